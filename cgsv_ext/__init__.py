@@ -1,0 +1,54 @@
+"""Fair rewards for agents in federated learning: cosine gradient Shapley values and sparsified downloads.
+
+One round, for N updates of D elements and the importance of the round before::
+
+    step = cgsv_ext.reward_step(updates, importance)
+
+after which agent i adds ``step.rewards[i]`` to its parameters and the server keeps ``step.importance``.
+"""
+
+from typing import TYPE_CHECKING
+
+from . import _load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Aggregation",
+    "RewardStep",
+    "Selection",
+    "aggregate",
+    "build_info",
+    "download",
+    "download_",
+    "minimum_beta",
+    "norms",
+    "quotas",
+    "reference",
+    "reward_step",
+    "select",
+    "update_importance",
+]
+
+if TYPE_CHECKING or _load.error is None:
+    from . import reference
+    from ._load import build_info
+    from .reward import (
+        aggregate,
+        download,
+        download_,
+        minimum_beta,
+        norms,
+        quotas,
+        reward_step,
+        select,
+        update_importance,
+    )
+    from .types import Aggregation, RewardStep, Selection
+else:
+
+    def __getattr__(name: str) -> object:
+        """Without its library the package is only good for ``python -m cgsv_ext.collect_env``."""
+        if name in __all__:
+            _load.require()
+        raise AttributeError(f"module 'cgsv_ext' has no attribute {name!r}")

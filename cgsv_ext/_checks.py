@@ -1,0 +1,62 @@
+"""What the compiled ops cannot check for themselves: the types of Python arguments, and devices.
+
+Shapes, dtypes, strides, overlaps and the ranges of hyperparameters are checked in csrc/torch/checks.cpp, in
+the same words. A wrong Python type is a TypeError, everything else a ValueError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from .types import Updates
+
+
+def tensor(op: str, name: str, value: object, like: Tensor | None = None) -> Tensor:
+    """A dense tensor, on the device of `like`."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}(): expected {name} to be a tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{op}(): expected {name} to be dense, got {value.layout}")
+    if like is not None and value.device != like.device:
+        raise ValueError(f"{op}(): expected {name} on {like.device}, got one on {value.device}")
+    return value
+
+
+def rows(op: str, name: str, value: Updates, like: Tensor | None = None) -> list[Tensor]:
+    """Updates as the ops take them: [the (N, D) tensor], or N ≥ 2 tensors of D elements each."""
+    if isinstance(value, Tensor):
+        return [tensor(op, name, value, like)]
+    if not isinstance(value, Sequence):
+        raise TypeError(
+            f"{op}(): expected {name} to be an (N, D) tensor or a sequence of N tensors, "
+            f"got {type(value).__name__}"
+        )
+    if len(value) == 0:
+        raise ValueError(f"{op}(): expected {name} of at least one agent, got an empty sequence")
+    first = tensor(op, f"{name}[0]", value[0], like)
+    found = [first] + [tensor(op, f"{name}[{i}]", row, first) for i, row in enumerate(value[1:], 1)]
+    if len(found) > 1:
+        return found
+    if not first.is_contiguous():
+        raise ValueError(f"{op}(): expected {name}[0] to be contiguous, got strides {first.stride()}")
+    return [first.view(1, first.numel())]
+
+
+def number(op: str, name: str, value: object) -> float:
+    """A real number."""
+    if isinstance(value, float):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise TypeError(f"{op}(): expected {name} to be a number, got {type(value).__name__}")
+
+
+def lengths(op: str, name: str, value: object) -> list[int]:
+    """A list of integers."""
+    if not isinstance(value, Sequence) or not all(isinstance(size, Integral) for size in value):
+        raise TypeError(f"{op}(): expected {name} to be a sequence of integers, got {value!r}")
+    return [int(size) for size in value]

@@ -1,0 +1,131 @@
+"""The compiled ops, torch.ops.cgsv_ext.*, and what torch must know of them beside their code.
+
+Fake kernels give the shapes and dtypes of the results, so that the ops compile and export. No op is
+differentiable: the dispatcher falls through autograd, and no result requires grad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ._load import require
+
+require()
+ops = torch.ops.cgsv_ext
+
+_autograd = torch.library.Library("cgsv_ext", "IMPL", "Autograd")
+for _name in (
+    "norms",
+    "aggregate",
+    "update_importance",
+    "quotas",
+    "select",
+    "download",
+    "download_",
+    "reward_step",
+):
+    _autograd.impl(_name, torch.library.fallthrough_kernel)
+
+
+def _shape(updates: Sequence[Tensor]) -> tuple[int, int]:
+    """N and D of updates as the ops take them."""
+    if len(updates) == 1:
+        n, d = updates[0].shape
+        return n, d
+    return len(updates), updates[0].numel()
+
+
+def _per_agent(like: Tensor, n: int, segments: Sequence[int] | None, dtype: torch.dtype) -> Tensor:
+    shape = (n,) if segments is None else (n, len(segments))
+    return like.new_empty(shape, dtype=dtype)
+
+
+def _aggregate_dtype(updates: Sequence[Tensor]) -> torch.dtype:
+    return torch.float64 if updates[0].dtype == torch.float64 else torch.float32
+
+
+@torch.library.register_fake("cgsv_ext::norms")
+def _(updates: Sequence[Tensor]) -> Tensor:
+    return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
+
+
+@torch.library.register_fake("cgsv_ext::aggregate")
+def _(
+    updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, d = _shape(updates)
+    like = updates[0]
+    return (
+        like.new_empty(d, dtype=_aggregate_dtype(updates)),
+        like.new_empty(n, dtype=torch.float64),
+        like.new_empty(n, dtype=torch.float64),
+    )
+
+
+@torch.library.register_fake("cgsv_ext::update_importance")
+def _(importance: Tensor, cosines: Tensor, alpha: float, floor: float | None) -> Tensor:
+    return importance.new_empty(importance.shape, dtype=torch.float64)
+
+
+@torch.library.register_fake("cgsv_ext::quotas")
+def _(importance: Tensor, sizes: Sequence[int], beta: float) -> Tensor:
+    return importance.new_empty((importance.shape[0], len(sizes)), dtype=torch.int64)
+
+
+@torch.library.register_fake("cgsv_ext::select")
+def _(aggregate: Tensor, quotas: Tensor, segments: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    n = quotas.shape[0]
+    return (
+        _per_agent(aggregate, n, segments, aggregate.dtype),
+        _per_agent(aggregate, n, segments, torch.int64),
+    )
+
+
+@torch.library.register_fake("cgsv_ext::download")
+def _(
+    aggregate: Tensor, magnitude: Tensor, last_index: Tensor, segments: Sequence[int] | None, out: Tensor
+) -> None:
+    return None
+
+
+@torch.library.register_fake("cgsv_ext::download_")
+def _(
+    parameters: Sequence[Tensor],
+    aggregate: Tensor,
+    magnitude: Tensor,
+    last_index: Tensor,
+    segments: Sequence[int] | None,
+    scale: float,
+) -> None:
+    return None
+
+
+@torch.library.register_fake("cgsv_ext::reward_step")
+def _(
+    updates: Sequence[Tensor],
+    importance: Tensor,
+    gamma: float,
+    alpha: float,
+    beta: float,
+    floor: float | None,
+    weights: Tensor | None,
+    norms: Tensor | None,
+    segments: Sequence[int] | None,
+    out: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    n, d = _shape(updates)
+    like = updates[0]
+    dtype = _aggregate_dtype(updates)
+    return (
+        like.new_empty(n, dtype=torch.float64),
+        like.new_empty(n, dtype=torch.float64),
+        _per_agent(like, n, segments, torch.int64),
+        like.new_empty(d, dtype=dtype),
+        _per_agent(like, n, segments, dtype),
+        _per_agent(like, n, segments, torch.int64),
+        like.new_empty(n, dtype=torch.float64),
+        like.new_empty(n, dtype=torch.bool),
+    )

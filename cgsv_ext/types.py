@@ -1,0 +1,60 @@
+"""The results of a reward step, as named tuples, and the type of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+Updates: TypeAlias = Tensor | Sequence[Tensor]
+"""N agents' updates: an (N, D) tensor, or N tensors of D elements each, of any shape."""
+
+
+class Selection(NamedTuple):
+    """Where each agent's part of the aggregate ends.
+
+    Agent i keeps entry j of the aggregate u when it ranks no later than the agent's boundary, ordered
+    by magnitude descending, then by index ascending::
+
+        keep(i, j) = |u_j| > magnitude[i]  or  (|u_j| == magnitude[i] and j <= last_index[i])
+
+    A NaN ranks above infinity and equals every other NaN. An empty selection is (inf, -1).
+    """
+
+    magnitude: Tensor
+    """(N,) or (N, S), the aggregate's dtype: the magnitude of the last entry that is kept."""
+    last_index: Tensor
+    """(N,) or (N, S), int64: that entry's index in the whole aggregate."""
+
+
+class Aggregation(NamedTuple):
+    """Equations (1) and (3): the aggregate and each agent's cosine with it."""
+
+    aggregate: Tensor
+    """(D,), float32, or float64 for float64 updates: u_N = sum_i weight_i · Γ · Δw_i / ‖Δw_i‖."""
+    cosines: Tensor
+    """(N,) float64: ψ_i = cos(u_i, u_N)."""
+    norms: Tensor
+    """(N,) float64: ‖Δw_i‖."""
+
+
+class RewardStep(NamedTuple):
+    """All that one round of the mechanism decides."""
+
+    rewards: Tensor | None
+    """(N, D), the updates' dtype: v_i, what each agent downloads; None with ``dense=False``."""
+    importance: Tensor
+    """(N,) float64: r_i after this round, to be handed to the next one."""
+    cosines: Tensor
+    """(N,) float64: ψ_i, the approximate cosine gradient Shapley values."""
+    quotas: Tensor
+    """(N,) or, with segments, (N, S), int64: q_i, how many entries each agent keeps."""
+    aggregate: Tensor
+    """(D,), float32 or float64: u_N, what the server's own model moves by."""
+    selection: Selection
+    """Which entries of the aggregate each agent keeps."""
+    norms: Tensor
+    """(N,) float64: ‖Δw_i‖ as found, not finite where an update is not."""
+    valid: Tensor
+    """(N,) bool: False where an agent's norm is zero or not finite; such an agent takes no part."""

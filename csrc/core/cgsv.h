@@ -1,0 +1,149 @@
+// The cosine gradient Shapley reward mechanism on raw memory: no torch, no Python, no ownership.
+//
+// N agents' updates become N different downloads of one aggregate, each as large as its agent's
+// contribution deserves. Data flow one way, a function a step, under the paper's names:
+//
+//   updates -> norms -> aggregate -> cosines -> importance -> quotas -> select -> download
+//
+// Ties       Entries rank by magnitude descending, then by index ascending; a NaN ranks above
+//            infinity and equals every other NaN. A selection keeps exactly as many entries as its
+//            quota says.
+// Bits       The same input gives the same bits, whatever the number of threads and the instruction
+//            set: work is cut into chunks fixed by (N, D) alone, and partial sums are added in chunk
+//            order.
+// Aliasing   An output shares no memory with any input. Only download_ updates in place.
+// Failure    Nothing here checks its arguments: the caller has. Running out of memory throws
+//            std::bad_alloc before anything is written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cgsv {
+
+enum class DType : int32_t { f64, f32, bf16, f16 };
+
+constexpr int64_t size_of(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
+
+// The aggregate is float64 for float64 updates and float32 for all others.
+constexpr DType aggregate_dtype(DType updates) {
+  return updates == DType::f64 ? DType::f64 : DType::f32;
+}
+
+// n rows of d elements with unit stride: either a matrix (base, and a row stride in elements), or
+// separate rows (one pointer each).
+template <class Byte>
+struct RowsOf {
+  Byte* base = nullptr;
+  int64_t row_stride = 0;
+  Byte* const* pointers = nullptr;
+  int64_t n = 0;
+  int64_t d = 0;
+  DType dtype = DType::f32;
+
+  Byte* row(int64_t i) const {
+    return pointers ? pointers[i] : base + i * row_stride * size_of(dtype);
+  }
+};
+using Rows = RowsOf<const std::byte>;
+using MutableRows = RowsOf<std::byte>;
+
+// u_N: d contiguous elements, f32 or f64.
+struct Aggregate {
+  const void* data;
+  int64_t d;
+  DType dtype;
+};
+
+// Sizes of consecutive parts of the aggregate (layers), each with quotas of its own; they sum to d.
+struct Segments {
+  const int64_t* sizes;
+  int64_t count;
+};
+
+// Per agent and segment, (n, segments) row by row: agent i keeps entry j of a segment when
+// |u_j| > magnitude, or |u_j| == magnitude and j <= last_index. Nothing is (inf, -1).
+struct Selection {
+  const void* magnitude;  // the aggregate's dtype
+  const int64_t* last_index;
+};
+
+// How the host offers its threads, in the shape of torch's parallel_for: body is called with
+// disjoint parts of [begin, end) that cover it, from at most `count` threads.
+struct Threads {
+  using Body = void (*)(int64_t begin, int64_t end, void* context);
+  int count = 1;
+  void (*parallel_for)(int64_t begin, int64_t end, int64_t grain, Body body, void* context) =
+      [](int64_t begin, int64_t end, int64_t, Body body, void* context) {
+        body(begin, end, context);
+      };
+};
+
+// An agent takes part when its norm is finite and positive.
+bool is_valid(double norm);
+
+namespace cpu {
+
+// norms[i] = ‖Δw_i‖. Reads the updates once.
+void norms(const Rows& updates, double* norms, const Threads& threads);
+
+// Equations (1) and (3): u_N = Σ_i weights[i] · Γ · Δw_i / norms[i] and cosines[i] = cos(u_i, u_N),
+// over the agents whose norm is valid; a weight that is not finite counts as 0.
+// Reads the updates once.
+void aggregate(const Rows& updates, const double* norms, const double* weights, double gamma,
+               void* aggregate, double* cosines, const Threads& threads);
+
+// Equation (4): result = normalise(max(floor, α · importance + (1 − α) · cosines)); floor = −inf
+// turns the clamp off. All zero where the sum is not positive.
+void update_importance(int64_t n, const double* importance, const double* cosines, double alpha,
+                       double floor, double* result);
+
+// Equation (5): quotas[i][l] = max(0, ⌊sizes[l] · tanh(β r_i) / max_j tanh(β r_j)⌋).
+void quotas(int64_t n, const double* importance, const Segments& segments, double beta,
+            int64_t* quotas);
+
+// Magnitude and index of each agent's quota-th entry, in each segment; quotas are clamped to
+// [0, size]. Reads the aggregate two or three times.
+void select(const Aggregate& aggregate, int64_t n, const int64_t* quotas, const Segments& segments,
+            void* magnitude, int64_t* last_index, const Threads& threads);
+
+// v_i: the aggregate where agent i keeps it, rounded to the row's dtype, and +0 elsewhere.
+void download(const Aggregate& aggregate, const Selection& selection, const Segments& segments,
+              const MutableRows& rewards, const Threads& threads);
+
+// w_i += scale · v_i on the entries agent i keeps and on no others, computed in the wider of the two
+// dtypes with product and sum rounded separately, then rounded once into the row.
+void download_(const Aggregate& aggregate, const Selection& selection, const Segments& segments,
+               double scale, const MutableRows& parameters, const Threads& threads);
+
+// One round, all of the above. In the first round (neither weights nor a non-zero importance) every
+// agent weighs 1/N.
+struct RewardStep {
+  Rows updates;
+  const double* importance;
+  const double* weights;      // null: the importance
+  const double* given_norms;  // null: measured
+  double gamma, alpha, beta, floor;
+  Segments segments;  // count 0: the whole vector is one
+
+  MutableRows rewards;  // n = 0: not wanted
+  double* new_importance;
+  double* cosines;
+  int64_t* quotas;
+  void* aggregate;
+  void* magnitude;
+  int64_t* last_index;
+  double* norms;
+  bool* valid;
+};
+void reward_step(const RewardStep& step, const Threads& threads);
+
+// The instruction set in use: "avx512", "avx2" or "baseline"; the best this machine has among those
+// compiled in, or what the environment variable CGSV_ISA names.
+const char* isa();
+const char* compiled_isas();  // separated by spaces, best first
+
+}  // namespace cpu
+}  // namespace cgsv

@@ -1,0 +1,120 @@
+// Step 7: what each agent downloads, as rows of their own or added to its parameters in place.
+#include <cmath>
+#include <vector>
+
+#include "parallel.h"
+
+namespace cgsv::cpu {
+namespace {
+
+// Columns written row by row while their part of the aggregate is in the L1 cache.
+constexpr int64_t tile_columns = 4096;
+// Rows of this size in all do not stay in any cache: stores that leave the caches alone save the
+// read of the destination.
+constexpr int64_t streamed_bytes = 8 << 20;
+constexpr int64_t cache_line = 64;
+
+// Where one agent's part of one segment ends, as keys: an entry is kept when its key exceeds
+// `through` up to last_index, and `beyond` after it.
+struct Boundary {
+  int64_t through, beyond, last_index;
+};
+
+template <class A>
+Boundary boundary(A magnitude, int64_t last_index) {
+  constexpr int64_t none = int64_t(~Key<A>(0) >> 1);
+  if (last_index < 0) return {none, none, last_index};
+  const int64_t key = int64_t(key_of(magnitude));
+  const bool nan = key > int64_t(KeyOf<A>::infinity);
+  return {key - 1, nan ? none : key, last_index};
+}
+
+// f(row, first column, count, threshold) over all rows and columns, in parallel; the parts of a row
+// begin on cache lines except at the ends of a chunk.
+template <class A, class F>
+void for_each_part(int64_t d, const Selection& selection, const Segments& segments,
+                   const MutableRows& rows, const Threads& threads, const F& f) {
+  const int64_t bytes = size_of(rows.dtype);
+  std::vector<Boundary> boundaries(rows.n * segments.count);
+  for (int64_t k = 0; k < rows.n * segments.count; ++k) {
+    boundaries[k] =
+        boundary(static_cast<const A*>(selection.magnitude)[k], selection.last_index[k]);
+  }
+
+  const auto write = [&](int64_t i, int64_t l, int64_t begin, int64_t end) {
+    const Boundary& b = boundaries[i * segments.count + l];
+    const int64_t split = std::clamp(b.last_index + 1, begin, end);
+    if (begin < split) f(i, begin, split - begin, b.through);
+    if (split < end) f(i, split, end - split, b.beyond);
+  };
+
+  const Chunks chunks(d);
+  std::vector<int64_t> starts(segments.count + 1);
+  for (int64_t l = 0; l < segments.count; ++l) starts[l + 1] = starts[l] + segments.sizes[l];
+
+  for_each(threads, slots_for(threads, chunks.count, rows.n * d), chunks.count,
+           [&](int64_t c, int) {
+             const int64_t chunk_end = chunks.end(c);
+             int64_t l = std::upper_bound(starts.begin(), starts.end(), chunks.begin(c)) -
+                         starts.begin() - 1;
+             for (int64_t begin = chunks.begin(c); begin < chunk_end; ++l) {
+               const int64_t end = std::min(chunk_end, starts[l + 1]);
+               for (int64_t tile = begin; tile < end; tile += tile_columns) {
+                 for (int64_t i = 0; i < rows.n; ++i) {
+                   const auto address = reinterpret_cast<uintptr_t>(rows.row(i)) + tile * bytes;
+                   const int64_t to_line = int64_t(-address % cache_line) / bytes;
+                   const int64_t from = tile == begin ? begin : std::min(end, tile + to_line);
+                   const int64_t to =
+                       tile + tile_columns >= end
+                           ? end
+                           : std::min(end, tile + tile_columns + to_line);
+                   write(i, l, from, to);
+                 }
+               }
+               begin = end;
+             }
+             // Streamed stores are ordered by nothing less.
+             std::atomic_thread_fence(std::memory_order_seq_cst);
+           });
+}
+
+template <class A>
+void download_as(const Aggregate& aggregate, const Selection& selection, const Segments& segments,
+                 const MutableRows& rewards, const Threads& threads) {
+  const A* u = static_cast<const A*>(aggregate.data);
+  const auto keep = kernels().on<A>().keep[int(rewards.dtype)];
+  const int64_t bytes = size_of(rewards.dtype);
+  const bool streamed = rewards.n * rewards.d * bytes > streamed_bytes;
+  for_each_part<A>(aggregate.d, selection, segments, rewards, threads,
+                   [&](int64_t i, int64_t j, int64_t count, int64_t threshold) {
+                     keep(u + j, count, threshold, rewards.row(i) + j * bytes, streamed);
+                   });
+}
+
+template <class A>
+void add_as(const Aggregate& aggregate, const Selection& selection, const Segments& segments,
+            double scale, const MutableRows& parameters, const Threads& threads) {
+  const A* u = static_cast<const A*>(aggregate.data);
+  const auto add_kept = kernels().on<A>().add_kept[int(parameters.dtype)];
+  const int64_t bytes = size_of(parameters.dtype);
+  for_each_part<A>(aggregate.d, selection, segments, parameters, threads,
+                   [&](int64_t i, int64_t j, int64_t count, int64_t threshold) {
+                     add_kept(u + j, count, threshold, scale, parameters.row(i) + j * bytes);
+                   });
+}
+
+}  // namespace
+
+void download(const Aggregate& aggregate, const Selection& selection, const Segments& segments,
+              const MutableRows& rewards, const Threads& threads) {
+  const auto run = aggregate.dtype == DType::f64 ? download_as<double> : download_as<float>;
+  run(aggregate, selection, segments, rewards, threads);
+}
+
+void download_(const Aggregate& aggregate, const Selection& selection, const Segments& segments,
+               double scale, const MutableRows& parameters, const Threads& threads) {
+  const auto run = aggregate.dtype == DType::f64 ? add_as<double> : add_as<float>;
+  run(aggregate, selection, segments, scale, parameters, threads);
+}
+
+}  // namespace cgsv::cpu

@@ -1,0 +1,124 @@
+// The inner loops of every step, as a table of plain functions on (pointer, count): one table per
+// instruction set, all giving the same bits. kernels.inc has the one source of them all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../cgsv.h"
+
+namespace cgsv::cpu {
+
+struct bfloat16 {
+  static constexpr bool is_bfloat = true;
+  uint16_t bits;
+};
+struct float16 {
+  static constexpr bool is_bfloat = false;
+  uint16_t bits;
+};
+
+// The rank of a magnitude: the bits of |u| as an integer, which orders as |u| does; every NaN counts
+// as the first one above infinity. A float has 31 such bits, a double 63.
+template <class A>
+struct KeyOf;
+template <>
+struct KeyOf<float> {
+  using type = uint32_t;
+  static constexpr int bits = 31;
+  static constexpr uint32_t infinity = 0x7f800000u;
+};
+template <>
+struct KeyOf<double> {
+  using type = uint64_t;
+  static constexpr int bits = 63;
+  static constexpr uint64_t infinity = 0x7ff0000000000000u;
+};
+template <class A>
+using Key = typename KeyOf<A>::type;
+
+template <class A>
+inline Key<A> key_of(A u) {
+  Key<A> bits;
+  __builtin_memcpy(&bits, &u, sizeof(bits));
+  bits &= ~Key<A>(0) >> 1;
+  return bits > KeyOf<A>::infinity ? KeyOf<A>::infinity + 1 : bits;
+}
+
+// The first digit of the radix selection: exponent and leading mantissa bits.
+constexpr int first_digit_bits = 15;
+constexpr int64_t first_digit_bins = int64_t(1) << first_digit_bits;
+
+// Buffers handed to weighted_sum and dots hold a multiple of this many doubles.
+constexpr int64_t lanes = 32;
+// match and extent look at up to this many prefixes in one go.
+constexpr int max_prefixes = 8;
+
+// How often, and between which keys, the elements under one prefix occur.
+template <class A>
+struct Extent {
+  int64_t count = 0;
+  Key<A> min = ~Key<A>(0);
+  Key<A> max = 0;
+};
+
+// Kernels that read updates of type T.
+struct UpdateKernels {
+  // Σ x_j² in f64, in 32 interleaved sums.
+  double (*sum_squares)(const void* x, int64_t count);
+  // u_j = Σ_i coefficients[i] · rows[i][j], added in the order of i in f64 and rounded once; wide is
+  // the rounded u in f64, zero up to the next multiple of `lanes`.
+  void (*weighted_sum)(const void* const* rows, const double* coefficients, int64_t n,
+                       int64_t count, void* u, double* wide);
+  // dots[i] += Σ_j rows[i][j] · wide[j].
+  void (*dots)(const void* const* rows, int64_t n, const double* wide, int64_t count, double* dots);
+};
+
+// Kernels on an aggregate of type A.
+template <class A>
+struct AggregateKernels {
+  // table[key >> (bits − 15)] += 1 for every element; [min, max] grows to hold every key.
+  void (*histogram)(const A* u, int64_t count, uint64_t* table, Key<A>* min, Key<A>* max);
+  // Local indices, ascending, of the elements whose key >> shift is one of n ≤ max_prefixes.
+  int64_t (*match)(const A* u, int64_t count, int shift, const Key<A>* prefixes, int n,
+                   uint32_t* hits);
+  // Extends extents[k] by the elements whose key >> shift is prefixes[k], n ≤ max_prefixes.
+  void (*extent)(const A* u, int64_t count, int shift, const Key<A>* prefixes, int n,
+                 Extent<A>* extents);
+  // out_j = u_j where key_j > threshold (signed), else +0; by output dtype. `streamed` keeps the
+  // caches out of it.
+  void (*keep[4])(const A* u, int64_t count, int64_t threshold, void* out, bool streamed);
+  // w_j += scale · u_j where key_j > threshold (signed); by the dtype of w.
+  void (*add_kept[4])(const A* u, int64_t count, int64_t threshold, double scale, void* w);
+};
+
+struct Kernels {
+  const char* isa;
+  UpdateKernels updates[4];  // by DType
+  AggregateKernels<float> f32;
+  AggregateKernels<double> f64;
+
+  template <class A>
+  const AggregateKernels<A>& on() const {
+    if constexpr (sizeof(A) == 4) {
+      return f32;
+    } else {
+      return f64;
+    }
+  }
+};
+
+// The table for this machine, chosen once.
+const Kernels& kernels();
+
+namespace baseline {
+extern const Kernels table;
+}
+namespace avx2 {
+extern const Kernels table;
+}
+namespace avx512 {
+extern const Kernels table;
+}
+
+}  // namespace cgsv::cpu

@@ -1,0 +1,60 @@
+// How work is cut up: into chunks of columns fixed by (N, D) alone and handed to whichever thread is
+// free, so that results indexed by chunk do not depend on the threads.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+
+#include "../cgsv.h"
+#include "kernels.h"
+
+namespace cgsv::cpu {
+
+// The columns [begin(c), end(c)) of chunk c; at most 128 chunks, of whole groups of 512 columns.
+struct Chunks {
+  int64_t d;
+  int64_t columns;
+  int64_t count;
+
+  explicit Chunks(int64_t d) : d(d) {
+    constexpr int64_t most = 128, group = 512;
+    columns = std::max(group, (d + most * group - 1) / (most * group) * group);
+    count = (d + columns - 1) / columns;
+  }
+  int64_t begin(int64_t c) const { return c * columns; }
+  int64_t end(int64_t c) const { return std::min(d, (c + 1) * columns); }
+  int64_t size(int64_t c) const { return end(c) - begin(c); }
+};
+
+// How many threads `tasks` pieces of `elements` elements in all are worth: waking the others costs
+// more than they save below some 1e5 elements.
+inline int slots_for(const Threads& threads, int64_t tasks, int64_t elements) {
+  constexpr int64_t worth_a_thread = 1 << 16;
+  return int(std::max<int64_t>(
+      1, std::min({int64_t(threads.count), tasks, elements / worth_a_thread})));
+}
+
+// f(task, slot) once for each task; two tasks run at once only in different slots.
+template <class F>
+void for_each(const Threads& threads, int slots, int64_t tasks, const F& f) {
+  struct Work {
+    const F& f;
+    int64_t tasks;
+    std::atomic<int64_t> next;
+  } work{f, tasks, {0}};
+  const auto body = [](int64_t begin, int64_t end, void* context) {
+    Work& w = *static_cast<Work*>(context);
+    for (int64_t slot = begin; slot < end; ++slot) {
+      for (int64_t task; (task = w.next.fetch_add(1, std::memory_order_relaxed)) < w.tasks;) {
+        w.f(task, int(slot));
+      }
+    }
+  };
+  if (slots == 1) {
+    body(0, 1, &work);
+  } else {
+    threads.parallel_for(0, slots, 1, body, &work);
+  }
+}
+
+}  // namespace cgsv::cpu

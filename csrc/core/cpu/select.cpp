@@ -1,0 +1,436 @@
+// Step 6: where the q_i largest of |u| end, exactly, for all agents at once.
+//
+// A radix selection on the key (the bits of |u|), from the top digit down. One pass counts the first
+// digit (in the reward step it comes for free with the aggregation). That leaves each quota a prefix,
+// a bin of entries among which its boundary lies, and a rank within it. Then, as long as there are
+// quotas to place:
+//
+//   gather   few candidates in all the bins: collect them, and order them by (key, index).
+//   pin      a crowded bin: one pass finds its least and its greatest key. Where they are equal the
+//            magnitude is known, and the ties are located through the counts by chunk.
+//   refine   otherwise: count the next digit within the bins.
+//
+// Ties need no care in `gather`, since no two (key, index) are equal, and adversarial inputs (all
+// equal, half zeros, few distinct values) cost `pin` one pass. Every result is an exact count or a
+// unique order statistic, so neither threads nor the order of the passes can show.
+#include "select.h"
+
+#include <cstring>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace cgsv::cpu {
+namespace {
+
+// A quota to place: among the entries under `prefix`, the rank-th by (key descending, index
+// ascending).
+template <class A>
+struct Target {
+  int64_t quota;
+  Key<A> prefix;
+  int64_t rank;
+  Key<A> key;
+  int64_t index;
+};
+
+// Entries under one prefix, and the targets (a range of the sorted list) that fall among them.
+template <class A>
+struct Bin {
+  Key<A> prefix;
+  int64_t count;
+  int64_t first_target, last_target;
+};
+
+// Work on blocks that stay in the L1 cache while the kernels go over them prefix by prefix.
+constexpr int64_t block_size = 2048;
+
+// Key bits and index in one integer that is unique and orders as the selection does: larger first.
+// The low key bits (those below the prefix) take the top, the index counts down below them.
+template <class A>
+struct Order;
+template <>
+struct Order<float> {
+  using type = uint64_t;
+  static type make(uint32_t low_bits, int shift, int64_t index) {
+    const int index_bits = 64 - shift;
+    const uint64_t mask = ~uint64_t(0) >> (64 - index_bits);
+    return (shift ? uint64_t(low_bits) << index_bits : 0) | (mask - uint64_t(index));
+  }
+  static uint32_t low_bits(type order, int shift) {
+    return shift ? uint32_t(order >> (64 - shift)) : 0;
+  }
+  static int64_t index(type order, int shift) {
+    const uint64_t mask = ~uint64_t(0) >> shift;
+    return int64_t(mask - (order & mask));
+  }
+};
+template <>
+struct Order<double> {
+  struct type {
+    uint64_t low_bits;
+    int64_t index;
+    bool operator>(const type& other) const {
+      return low_bits != other.low_bits ? low_bits > other.low_bits : index < other.index;
+    }
+  };
+  static type make(uint64_t low_bits, int, int64_t index) { return {low_bits, index}; }
+  static uint64_t low_bits(const type& order, int) { return order.low_bits; }
+  static int64_t index(const type& order, int) { return order.index; }
+};
+
+template <class A>
+class Selector {
+ public:
+  Selector(const A* u, int64_t d, const Threads& threads)
+      : u_(u), d_(d), chunks_(d), threads_(threads), slots_(slots_for(threads, chunks_.count, d)) {}
+
+  // Places targets sorted by quota, all in [1, d].
+  void place(std::vector<Target<A>>& targets, Histogram<A>* histogram) {
+    if (targets.empty()) return;
+    // Few enough to order all of them: no digit is worth counting.
+    constexpr int64_t tiny = 1024;
+    shift_ = KeyOf<A>::bits;
+    std::vector<Bin<A>> bins;
+    if (!histogram && d_ <= tiny) {
+      for (Target<A>& t : targets) t.prefix = 0, t.rank = t.quota;
+      bins.push_back({0, d_, 0, int64_t(targets.size())});
+    } else if (histogram) {
+      bins = place_first_digit(targets, *histogram);
+    } else {
+      Histogram<A> own(slots_);
+      for_each(threads_, slots_, chunks_.count, [&](int64_t c, int slot) {
+        own.add(u_ + chunks_.begin(c), chunks_.size(c), slot);
+      });
+      bins = place_first_digit(targets, own);
+    }
+    while (!bins.empty()) {
+      if (candidates(bins) <= gather_limit()) {
+        gather(bins, targets);
+        return;
+      }
+      pin(bins, targets);
+      if (candidates(bins) > gather_limit()) bins = refine(bins, targets);
+    }
+  }
+
+ private:
+  // Candidates are worth collecting up to an eighth of the input, and cost 8 MiB at the most (twice
+  // that for double).
+  int64_t gather_limit() const {
+    return std::max<int64_t>(1 << 19, std::min<int64_t>(d_ / 8, 1 << 20));
+  }
+
+  static int64_t candidates(const std::vector<Bin<A>>& bins) {
+    return std::accumulate(bins.begin(), bins.end(), int64_t(0),
+                           [](int64_t sum, const Bin<A>& bin) { return sum + bin.count; });
+  }
+
+  // Walks the merged histogram from the top, only as far as the largest quota reaches; whoever keeps
+  // everything ends at the least key, which is known.
+  std::vector<Bin<A>> place_first_digit(std::vector<Target<A>>& targets, Histogram<A>& histogram) {
+    histogram.merge();
+    shift_ = KeyOf<A>::bits - first_digit_bits;
+    std::vector<Bin<A>> bins;
+    int64_t bin = histogram.bin(histogram.max());
+    const int64_t lowest = histogram.bin(histogram.min());
+    int64_t above = 0;
+    for (int64_t i = 0; i < int64_t(targets.size()); ++i) {
+      Target<A>& t = targets[i];
+      if (t.quota == d_) {
+        bin = lowest;
+        above = d_ - histogram.count(bin);
+      }
+      for (; above + histogram.count(bin) < t.quota; --bin) above += histogram.count(bin);
+      t.prefix = Key<A>(bin);
+      t.rank = t.quota - above;
+      assign(bins, t.prefix, histogram.count(bin), i);
+    }
+    return bins;
+  }
+
+  // Adds target i to the bin of this prefix, the last one if it exists at all.
+  static void assign(std::vector<Bin<A>>& bins, Key<A> prefix, int64_t count, int64_t i) {
+    if (bins.empty() || bins.back().prefix != prefix) bins.push_back({prefix, count, i, i});
+    bins.back().last_target = i + 1;
+  }
+
+  // f(u, count, index of the first, chunk, slot) for blocks of every chunk, in parallel.
+  template <class F>
+  void for_each_block(const F& f) const {
+    for_each(threads_, slots_, chunks_.count, [&](int64_t c, int slot) {
+      for (int64_t j = chunks_.begin(c); j < chunks_.end(c); j += block_size) {
+        f(u_ + j, std::min(block_size, chunks_.end(c) - j), j, c, slot);
+      }
+    });
+  }
+
+  // Which bin holds an entry, for bins in descending order of prefix; or -1.
+  struct Finder {
+    int shift;
+    std::vector<Key<A>> prefixes;     // descending
+    std::vector<uint64_t> first_digits;  // a bit set over the first digit, when there are many
+
+    Finder(const std::vector<Bin<A>>& bins, int shift) : shift(shift) {
+      for (const Bin<A>& bin : bins) prefixes.push_back(bin.prefix);
+      if (bins.size() <= max_prefixes) return;
+      first_digits.resize(first_digit_bins / 64);
+      for (Key<A> prefix : prefixes) {
+        const uint64_t digit = uint64_t(prefix) << shift >> (KeyOf<A>::bits - first_digit_bits);
+        first_digits[digit / 64] |= uint64_t(1) << (digit % 64);
+      }
+    }
+
+    // Local indices of the entries that may be in a bin.
+    int64_t hits(const A* u, int64_t count, uint32_t* out) const {
+      if (prefixes.size() <= max_prefixes) {
+        return kernels().on<A>().match(u, count, shift, prefixes.data(), int(prefixes.size()), out);
+      }
+      int64_t found = 0;
+      for (int64_t j = 0; j < count; ++j) {
+        const uint64_t digit = key_of(u[j]) >> (KeyOf<A>::bits - first_digit_bits);
+        out[found] = uint32_t(j);
+        found += int64_t(first_digits[digit / 64] >> (digit % 64) & 1);
+      }
+      return found;
+    }
+
+    int64_t bin(Key<A> key) const {
+      const Key<A> prefix = shift < KeyOf<A>::bits ? key >> shift : 0;
+      const auto at = std::lower_bound(prefixes.begin(), prefixes.end(), prefix,
+                                       std::greater<Key<A>>());
+      return at != prefixes.end() && *at == prefix ? at - prefixes.begin() : -1;
+    }
+  };
+
+  // ------------------------------------------------------------------------------------- gather
+
+  using O = Order<A>;
+  using Entry = typename O::type;
+
+  void gather(const std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) const {
+    const Key<A> low_mask = shift_ ? ~Key<A>(0) >> (8 * sizeof(A) - shift_) : 0;
+    std::vector<std::atomic<int64_t>> next(bins.size());
+    std::vector<int64_t> start(bins.size() + 1);
+    for (size_t b = 0; b < bins.size(); ++b) start[b + 1] = start[b] + bins[b].count;
+    for (size_t b = 0; b < bins.size(); ++b) next[b] = start[b];
+    std::vector<Entry> entries(start[bins.size()]);
+    const Finder finder(bins, shift_);
+
+    for_each_block([&](const A* u, int64_t count, int64_t first, int64_t, int) {
+      uint32_t hits[block_size];
+      const int64_t found = finder.hits(u, count, hits);
+      for (int64_t h = 0; h < found; ++h) {
+        const Key<A> key = key_of(u[hits[h]]);
+        const int64_t b = finder.bin(key);
+        if (b < 0) continue;
+        // The slot an entry gets depends on the threads, the set in the bin does not.
+        const int64_t at = next[b].fetch_add(1, std::memory_order_relaxed);
+        entries[at] = O::make(key & low_mask, shift_, first + hits[h]);
+      }
+    });
+
+    for_each(threads_, slots_for(threads_, int64_t(bins.size()), start[bins.size()] * 8),
+             int64_t(bins.size()), [&](int64_t b, int) {
+               const Bin<A>& bin = bins[b];
+               order(entries.data() + start[b], bin, targets);
+             });
+  }
+
+  // Order statistics of one bin, rank by rank from the first.
+  void order(Entry* begin, const Bin<A>& bin, std::vector<Target<A>>& targets) const {
+    Entry* const end = begin + bin.count;
+    Entry* from = begin;
+    for (int64_t i = bin.first_target; i < bin.last_target; ++i) {
+      Target<A>& t = targets[i];
+      Entry* const at = begin + (t.rank - 1);
+      if (at >= from) {
+        std::nth_element(from, at, end, std::greater<>());
+        from = at + 1;
+      }
+      const Key<A> prefix = shift_ < KeyOf<A>::bits ? bin.prefix << shift_ : 0;
+      t.key = prefix | O::low_bits(*at, shift_);
+      t.index = O::index(*at, shift_);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------- pin
+
+  // Settles the targets of crowded bins that hold a single key, and drops these bins.
+  void pin(std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) const {
+    std::vector<size_t> crowded;
+    std::vector<Key<A>> prefixes;
+    for (size_t b = 0; b < bins.size(); ++b) {
+      if (bins[b].count <= d_ / 16 && shift_ > 0) continue;
+      crowded.push_back(b);
+      prefixes.push_back(bins[b].prefix);
+    }
+    if (crowded.empty()) return;
+    const size_t n = crowded.size();
+    std::vector<Extent<A>> extents(chunks_.count * n);
+    for_each_block([&](const A* u, int64_t count, int64_t, int64_t c, int) {
+      for (size_t p = 0; p < n; p += max_prefixes) {
+        kernels().on<A>().extent(u, count, shift_, &prefixes[p],
+                                 int(std::min<size_t>(max_prefixes, n - p)),
+                                 &extents[c * n + p]);
+      }
+    });
+
+    std::vector<char> settled(bins.size());
+    std::vector<std::pair<size_t, Target<A>*>> tied;  // which crowded bin, which target
+    for (size_t p = 0; p < n; ++p) {
+      Extent<A> all;
+      for (int64_t c = 0; c < chunks_.count; ++c) {
+        const Extent<A>& e = extents[c * n + p];
+        all.min = std::min(all.min, e.min);
+        all.max = std::max(all.max, e.max);
+      }
+      if (all.min != all.max) continue;
+      const Bin<A>& bin = bins[crowded[p]];
+      settled[crowded[p]] = true;
+      for (int64_t i = bin.first_target; i < bin.last_target; ++i) {
+        targets[i].key = all.min;
+        tied.push_back({p, &targets[i]});
+      }
+    }
+    for_each(threads_, slots_for(threads_, int64_t(tied.size()), int64_t(tied.size()) * d_ / 128),
+             int64_t(tied.size()), [&](int64_t k, int) {
+               const auto [p, t] = tied[k];
+               locate(*t, [&, p = p](int64_t c) { return extents[c * n + p].count; });
+             });
+
+    std::vector<Bin<A>> rest;
+    for (size_t b = 0; b < bins.size(); ++b) {
+      if (!settled[b]) rest.push_back(bins[b]);
+    }
+    bins = rest;
+  }
+
+  // The index of the rank-th entry with exactly the target's key.
+  template <class Count>
+  void locate(Target<A>& t, const Count& ties_in_chunk) const {
+    int64_t left = t.rank;
+    int64_t c = 0;
+    for (; left > ties_in_chunk(c); ++c) left -= ties_in_chunk(c);
+    for (t.index = chunks_.begin(c);; ++t.index) {
+      left -= key_of(u_[t.index]) == t.key;
+      if (left == 0) return;
+    }
+  }
+
+  // ------------------------------------------------------------------------------------- refine
+
+  // Counts the next digit within the bins and walks on in each of them.
+  std::vector<Bin<A>> refine(const std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) {
+    const int digit = std::min(8, shift_);
+    const int64_t radix = int64_t(1) << digit;
+    const Finder finder(bins, shift_);
+    shift_ -= digit;
+    std::vector<std::vector<int64_t>> tables(slots_);
+    for (auto& table : tables) table.resize(bins.size() * radix);
+    for_each_block([&](const A* u, int64_t count, int64_t, int64_t, int slot) {
+      uint32_t hits[block_size];
+      const int64_t found = finder.hits(u, count, hits);
+      std::vector<int64_t>& table = tables[slot];
+      for (int64_t h = 0; h < found; ++h) {
+        const Key<A> key = key_of(u[hits[h]]);
+        const int64_t b = finder.bin(key);
+        if (b >= 0) ++table[b * radix + int64_t(key >> shift_ & Key<A>(radix - 1))];
+      }
+    });
+
+    std::vector<Bin<A>> finer;
+    for (size_t b = 0; b < bins.size(); ++b) {
+      const auto count = [&](int64_t value) {
+        int64_t sum = 0;
+        for (const auto& table : tables) sum += table[b * radix + value];
+        return sum;
+      };
+      int64_t value = radix - 1, above = 0, here = count(value);
+      for (int64_t i = bins[b].first_target; i < bins[b].last_target; ++i) {
+        Target<A>& t = targets[i];
+        while (above + here < t.rank) {
+          above += here;
+          here = count(--value);
+        }
+        t.prefix = bins[b].prefix << digit | Key<A>(value);
+        t.rank -= above;
+        assign(finer, t.prefix, here, i);
+      }
+    }
+    return finer;
+  }
+
+  const A* u_;
+  int64_t d_;
+  Chunks chunks_;
+  const Threads& threads_;
+  int slots_;
+  int shift_ = 0;  // bits of the key below the prefixes
+};
+
+}  // namespace
+
+template <class A>
+void select_segment(const A* u, int64_t d, int64_t first, int64_t n, int64_t stride,
+                    const int64_t* quotas, A* magnitude, int64_t* last_index,
+                    Histogram<A>* histogram, const Threads& threads) {
+  std::vector<int64_t> wanted;
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t q = std::clamp<int64_t>(quotas[i * stride], 0, d);
+    if (q > 0) wanted.push_back(q);
+  }
+  std::sort(wanted.begin(), wanted.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+  std::vector<Target<A>> targets;
+  for (int64_t q : wanted) targets.push_back({q, 0, 0, 0, 0});
+  Selector<A>(u, d, threads).place(targets, histogram);
+
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t q = std::clamp<int64_t>(quotas[i * stride], 0, d);
+    if (q == 0) {
+      magnitude[i * stride] = std::numeric_limits<A>::infinity();
+      last_index[i * stride] = -1;
+      continue;
+    }
+    const auto t = std::lower_bound(targets.begin(), targets.end(), q,
+                                    [](const Target<A>& t, int64_t q) { return t.quota < q; });
+    std::memcpy(&magnitude[i * stride], &t->key, sizeof(A));
+    last_index[i * stride] = first + t->index;
+  }
+}
+
+template void select_segment(const float*, int64_t, int64_t, int64_t, int64_t, const int64_t*,
+                             float*, int64_t*, Histogram<float>*, const Threads&);
+template void select_segment(const double*, int64_t, int64_t, int64_t, int64_t, const int64_t*,
+                             double*, int64_t*, Histogram<double>*, const Threads&);
+
+namespace {
+
+template <class A>
+void select_all(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
+                const Segments& segments, A* magnitude, int64_t* last_index,
+                const Threads& threads) {
+  int64_t first = 0;
+  for (int64_t l = 0; l < segments.count; ++l) {
+    select_segment<A>(static_cast<const A*>(aggregate.data) + first, segments.sizes[l], first, n,
+                      segments.count, quotas + l, magnitude + l, last_index + l, nullptr, threads);
+    first += segments.sizes[l];
+  }
+}
+
+}  // namespace
+
+void select(const Aggregate& aggregate, int64_t n, const int64_t* quotas, const Segments& segments,
+            void* magnitude, int64_t* last_index, const Threads& threads) {
+  if (aggregate.dtype == DType::f64) {
+    select_all<double>(aggregate, n, quotas, segments, static_cast<double*>(magnitude), last_index,
+                       threads);
+  } else {
+    select_all<float>(aggregate, n, quotas, segments, static_cast<float*>(magnitude), last_index,
+                      threads);
+  }
+}
+
+}  // namespace cgsv::cpu

@@ -1,0 +1,209 @@
+// Vectors of a fixed number of lanes for the one instruction set a kernels_*.cpp file is compiled
+// for, on the compiler's vector extension; intrinsics only where a plain expression compiles badly.
+//
+// Everything stands in a namespace of that instruction set, and nothing of the standard library is
+// called: an inline function emitted for AVX-512 and shared by name with a baseline file could be
+// the copy that the linker keeps, and would then stop an older machine.
+//
+// CGSV_ISA            namespace: baseline, avx2, avx512
+// CGSV_VECTOR_BYTES   16, 32, 64
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernels.h"
+
+namespace cgsv::cpu::CGSV_ISA {
+namespace {
+
+template <class T, int L>
+struct VecOf {
+  typedef T type __attribute__((vector_size(sizeof(T) * L)));
+};
+template <class T, int L>
+using Vec = typename VecOf<T, L>::type;
+
+template <class To, class V>
+inline To bit_cast(const V& v) {
+  static_assert(sizeof(To) == sizeof(V), "bit_cast keeps the size");
+  To to;
+  __builtin_memcpy(&to, &v, sizeof(to));
+  return to;
+}
+
+template <class T, int L>
+inline Vec<T, L> load(const T* p) {
+  Vec<T, L> v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <class T, int L>
+inline void store(T* p, const Vec<T, L>& v) {
+  __builtin_memcpy(p, &v, sizeof(v));
+}
+
+// A store that leaves the caches alone; p is aligned to the vector.
+template <class T, int L>
+inline void stream(T* p, const Vec<T, L>& v) {
+#if defined(__x86_64__)
+  constexpr int bytes = sizeof(v);
+  if constexpr (bytes == 8) {
+    long long word;
+    __builtin_memcpy(&word, &v, 8);
+    _mm_stream_si64(reinterpret_cast<long long*>(p), word);
+    return;
+  }
+  if constexpr (bytes == 16) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), bit_cast<__m128i>(v));
+    return;
+  }
+#if CGSV_VECTOR_BYTES >= 32
+  if constexpr (bytes == 32) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bit_cast<__m256i>(v));
+    return;
+  }
+#endif
+#if CGSV_VECTOR_BYTES >= 64
+  if constexpr (bytes == 64) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), bit_cast<__m512i>(v));
+    return;
+  }
+#endif
+#endif
+  store<T, L>(p, v);
+}
+
+// float16 -> float32, exact: natively, or by moving exponent and mantissa into place and scaling.
+template <int L>
+inline Vec<float, L> widen_half(const Vec<uint16_t, L>& h) {
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 32
+  if constexpr (L == 8) {
+    return bit_cast<Vec<float, L>>(_mm256_cvtph_ps(bit_cast<__m128i>(h)));
+  }
+#endif
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  if constexpr (L == 16) {
+    return bit_cast<Vec<float, L>>(_mm512_maskz_cvtph_ps(0xffff, bit_cast<__m256i>(h)));
+  }
+#endif
+  using U = Vec<uint32_t, L>;
+  const U wide = __builtin_convertvector(h, U);
+  const U sign = (wide & 0x8000u) << 16;
+  const Vec<float, L> scaled = bit_cast<Vec<float, L>>((wide & 0x7fffu) << 13) * 0x1p112f;
+  const U special = bit_cast<U>((wide & 0x7c00u) == 0x7c00u) & 0x7f800000u;
+  return bit_cast<Vec<float, L>>(bit_cast<U>(scaled) | special | sign);
+}
+
+// float32 -> float16 in the low half of each lane, to nearest even; a NaN stays a (quiet) NaN.
+template <int L>
+inline Vec<uint32_t, L> narrow_half(const Vec<float, L>& f) {
+  using U = Vec<uint32_t, L>;
+  using I = Vec<int32_t, L>;
+  const U bits = bit_cast<U>(f);
+  const U sign = (bits >> 16) & 0x8000u;
+  const U mag = bits & 0x7fffffffu;
+  // Normal results: add just under half a unit, plus one when the kept part is odd.
+  const U normal = (mag - (112u << 23) + 0x0fffu + ((mag >> 13) & 1u)) >> 13;
+  // Results below 2^-14: adding 0.5 rounds to a multiple of 2^-24 in the low mantissa bits.
+  const U tiny = bit_cast<U>(bit_cast<Vec<float, L>>(mag) + 0.5f) - 0x3f000000u;
+  const U is_tiny = bit_cast<U>(bit_cast<I>(mag) < 0x38800000);
+  const U is_huge = bit_cast<U>(bit_cast<I>(mag) >= 0x477ff000);
+  const U is_nan = bit_cast<U>(bit_cast<I>(mag) > 0x7f800000);
+  U half = (tiny & is_tiny) | (normal & ~is_tiny);
+  half = (half & ~is_huge) | (is_huge & 0x7c00u);
+  half = (half & ~is_nan) | (is_nan & (0x7e00u | ((mag >> 13) & 0x3ffu)));
+  return half | sign;
+}
+
+// float32 -> bfloat16 in the low half of each lane, to nearest even.
+template <int L>
+inline Vec<uint32_t, L> narrow_bfloat(const Vec<float, L>& f) {
+  using U = Vec<uint32_t, L>;
+  using I = Vec<int32_t, L>;
+  const U bits = bit_cast<U>(f);
+  const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const U is_nan = bit_cast<U>(bit_cast<I>(bits & 0x7fffffffu) > 0x7f800000);
+  return (rounded & ~is_nan) | (is_nan & ((bits >> 16) | 0x40u));
+}
+
+// L elements of a stored type as lanes of a computing type (float or double), and back. Rounding from
+// double to a half type goes through float, as torch does.
+template <class Lane, int L, class T>
+inline Vec<Lane, L> widen(const T* p) {
+  if constexpr (sizeof(T) == sizeof(Lane)) {
+    return load<Lane, L>(reinterpret_cast<const Lane*>(p));
+  } else if constexpr (sizeof(T) == 4) {
+    return __builtin_convertvector((load<float, L>(reinterpret_cast<const float*>(p))),
+                                   Vec<Lane, L>);
+  } else if constexpr (sizeof(T) == 8) {
+    return __builtin_convertvector((load<double, L>(reinterpret_cast<const double*>(p))),
+                                   Vec<Lane, L>);
+  } else {
+    const Vec<uint16_t, L> raw = load<uint16_t, L>(reinterpret_cast<const uint16_t*>(p));
+    Vec<float, L> f;
+    if constexpr (T::is_bfloat) {
+      using U = Vec<uint32_t, L>;
+      f = bit_cast<Vec<float, L>>(__builtin_convertvector(raw, U) << 16);
+    } else {
+      f = widen_half<L>(raw);
+    }
+    if constexpr (sizeof(Lane) == 4) {
+      return f;
+    } else {
+      return __builtin_convertvector(f, Vec<Lane, L>);
+    }
+  }
+}
+
+template <class T>
+struct BitsOf;  // an unsigned integer of the same size
+template <>
+struct BitsOf<double> {
+  using type = uint64_t;
+};
+template <>
+struct BitsOf<float> {
+  using type = uint32_t;
+};
+template <>
+struct BitsOf<bfloat16> {
+  using type = uint16_t;
+};
+template <>
+struct BitsOf<float16> {
+  using type = uint16_t;
+};
+template <class T>
+using Bits = typename BitsOf<T>::type;
+
+// The bits of v rounded to T.
+template <class T, int L, class V>
+inline Vec<Bits<T>, L> narrow(const V& v) {
+  using Out = Vec<Bits<T>, L>;
+  if constexpr (sizeof(v[0]) == sizeof(T)) {
+    return bit_cast<Out>(v);
+  } else if constexpr (sizeof(T) == 8) {
+    return bit_cast<Out>(__builtin_convertvector(v, Vec<double, L>));
+  } else {
+    Vec<float, L> f;
+    if constexpr (sizeof(v[0]) == 8) {
+      f = __builtin_convertvector(v, Vec<float, L>);
+    } else {
+      f = v;
+    }
+    if constexpr (sizeof(T) == 4) {
+      return bit_cast<Out>(f);
+    } else if constexpr (T::is_bfloat) {
+      return __builtin_convertvector(narrow_bfloat<L>(f), Out);
+    } else {
+      return __builtin_convertvector(narrow_half<L>(f), Out);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cgsv::cpu::CGSV_ISA
