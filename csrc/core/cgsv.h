@@ -140,6 +140,10 @@ struct RewardStep {
 };
 void reward_step(const RewardStep& step, const Threads& threads);
 
+// Advice to the operating system that all of this memory will be written; worth it for fresh memory
+// of several MB, harmless for any other.
+void expect_writes(void* data, int64_t bytes);
+
 // The instruction set in use: "avx512", "avx2" or "baseline"; the best this machine has among those
 // compiled in, or what the environment variable CGSV_ISA names.
 const char* isa();

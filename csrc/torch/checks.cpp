@@ -155,6 +155,7 @@ MutableRows Checks::out(const Tensor& t, int64_t n, int64_t d) const {
   rows.d = d;
   rows.row_stride = d;
   rows.base = static_cast<std::byte*>(t.mutable_data_ptr());
+  cpu::expect_writes(rows.base, n * d * size_of(rows.dtype));
   return rows;
 }
 

@@ -28,6 +28,13 @@ Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, Scal
   return torch::stable::new_empty(like, sizes, dtype);
 }
 
+Tensor new_aggregate(const Tensor& like, int64_t d, DType updates) {
+  const bool wide = aggregate_dtype(updates) == DType::f64;
+  Tensor u = new_tensor(like, {d}, wide ? ScalarType::Double : ScalarType::Float);
+  cpu::expect_writes(u.mutable_data_ptr(), d * size_of(aggregate_dtype(updates)));
+  return u;
+}
+
 template <class T>
 const T* in(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
@@ -77,10 +84,6 @@ Tensor norms(const std::vector<Tensor>& updates) {
   return norms;
 }
 
-ScalarType aggregate_type(DType updates) {
-  return aggregate_dtype(updates) == DType::f64 ? ScalarType::Double : ScalarType::Float;
-}
-
 std::tuple<Tensor, Tensor, Tensor> aggregate(const std::vector<Tensor>& updates,
                                              const Tensor& weights, double gamma,
                                              const std::optional<Tensor>& norms) {
@@ -92,7 +95,7 @@ std::tuple<Tensor, Tensor, Tensor> aggregate(const std::vector<Tensor>& updates,
   checks.gamma(gamma);
 
   const Tensor& like = updates[0];
-  Tensor u = new_tensor(like, {rows.d}, aggregate_type(rows.dtype));
+  Tensor u = new_aggregate(like, rows.d, rows.dtype);
   Tensor cosines = new_tensor(like, {rows.n}, ScalarType::Double);
   Tensor found = new_tensor(like, {rows.n}, ScalarType::Double);
   const Threads threads = torch_threads();
@@ -252,12 +255,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> rewar
   }
 
   const Tensor& like = updates[0];
-  const ScalarType type = aggregate_type(rows.dtype);
   Tensor new_importance = new_tensor(like, {rows.n}, ScalarType::Double);
   Tensor cosines = new_tensor(like, {rows.n}, ScalarType::Double);
   Tensor quotas = per_agent(like, rows.n, segments, ScalarType::Long);
-  Tensor u = new_tensor(like, {rows.d}, type);
-  Tensor magnitude = per_agent(like, rows.n, segments, type);
+  Tensor u = new_aggregate(like, rows.d, rows.dtype);
+  Tensor magnitude = per_agent(like, rows.n, segments, u.scalar_type());
   Tensor last_index = per_agent(like, rows.n, segments, ScalarType::Long);
   Tensor found = new_tensor(like, {rows.n}, ScalarType::Double);
   Tensor valid = new_tensor(like, {rows.n}, ScalarType::Bool);

@@ -52,7 +52,7 @@ constexpr int64_t first_digit_bins = int64_t(1) << first_digit_bits;
 // Buffers handed to weighted_sum and dots hold a multiple of this many doubles.
 constexpr int64_t lanes = 32;
 // match and extent look at up to this many prefixes in one go.
-constexpr int max_prefixes = 8;
+constexpr int max_prefixes = 16;
 
 // How often, and between which keys, the elements under one prefix occur.
 template <class A>

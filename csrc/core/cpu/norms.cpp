@@ -10,20 +10,25 @@ bool is_valid(double norm) { return norm > 0 && std::isfinite(norm); }
 
 namespace cpu {
 
+namespace {
+
+// Long enough parts of a row for the hardware's prefetcher to pay.
+constexpr int64_t least_columns = 1 << 14;
+
+}  // namespace
+
 void norms(const Rows& updates, double* norms, const Threads& threads) {
   const int64_t n = updates.n;
-  const Chunks chunks(updates.d);
+  const Chunks chunks(updates.d, least_columns);
   const auto sum_squares = kernels().updates[int(updates.dtype)].sum_squares;
   const int64_t bytes = size_of(updates.dtype);
   std::vector<double> partial(chunks.count * n);
 
-  for_each(threads, slots_for(threads, chunks.count, n * updates.d), chunks.count,
-           [&](int64_t c, int) {
-             for (int64_t i = 0; i < n; ++i) {
-               partial[c * n + i] =
-                   sum_squares(updates.row(i) + chunks.begin(c) * bytes, chunks.size(c));
-             }
-           });
+  const int64_t tasks = chunks.count * n;
+  for_each(threads, slots_for(threads, tasks, n * updates.d), tasks, [&](int64_t task, int) {
+    const int64_t c = task / n, i = task % n;
+    partial[task] = sum_squares(updates.row(i) + chunks.begin(c) * bytes, chunks.size(c));
+  });
 
   for (int64_t i = 0; i < n; ++i) {
     double sum = 0;

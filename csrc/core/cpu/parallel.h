@@ -10,14 +10,14 @@
 
 namespace cgsv::cpu {
 
-// The columns [begin(c), end(c)) of chunk c; at most 128 chunks, of whole groups of 512 columns.
+// The columns [begin(c), end(c)) of chunk c; at most 128 chunks, of whole groups of columns.
 struct Chunks {
   int64_t d;
   int64_t columns;
   int64_t count;
 
-  explicit Chunks(int64_t d) : d(d) {
-    constexpr int64_t most = 128, group = 512;
+  explicit Chunks(int64_t d, int64_t group = 512) : d(d) {
+    constexpr int64_t most = 128;
     columns = std::max(group, (d + most * group - 1) / (most * group) * group);
     count = (d + columns - 1) / columns;
   }

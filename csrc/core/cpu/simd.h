@@ -77,30 +77,97 @@ inline void stream(T* p, const Vec<T, L>& v) {
   store<T, L>(p, v);
 }
 
+// GCC compiles __builtin_convertvector between different sizes half by half; these four say it in one
+// instruction where there is one.
+
+template <int L>
+inline Vec<double, L> to_double(const Vec<float, L>& f) {
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  if constexpr (L == 8) return bit_cast<Vec<double, L>>(_mm512_cvtps_pd(bit_cast<__m256>(f)));
+#endif
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 32
+  if constexpr (L == 4) return bit_cast<Vec<double, L>>(_mm256_cvtps_pd(bit_cast<__m128>(f)));
+#endif
+  return __builtin_convertvector(f, Vec<double, L>);
+}
+
+template <int L>
+inline Vec<uint32_t, L> zero_extend(const Vec<uint16_t, L>& h) {
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  if constexpr (L == 16) {
+    return bit_cast<Vec<uint32_t, L>>(_mm512_cvtepu16_epi32(bit_cast<__m256i>(h)));
+  }
+#endif
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 32
+  if constexpr (L == 8) {
+    return bit_cast<Vec<uint32_t, L>>(_mm256_cvtepu16_epi32(bit_cast<__m128i>(h)));
+  }
+  if constexpr (L == 4) {
+    return bit_cast<Vec<uint32_t, L>>(_mm_cvtepu16_epi32(_mm_cvtsi64_si128(bit_cast<int64_t>(h))));
+  }
+#endif
+  return __builtin_convertvector(h, Vec<uint32_t, L>);
+}
+
+// The low halves of the lanes.
+template <int L>
+inline Vec<uint16_t, L> low_halves(const Vec<uint32_t, L>& v) {
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  if constexpr (L == 16) {
+    return bit_cast<Vec<uint16_t, L>>(_mm512_cvtepi32_epi16(bit_cast<__m512i>(v)));
+  }
+#elif defined(__x86_64__) && CGSV_VECTOR_BYTES == 32
+  if constexpr (L == 8) {
+    const __m256i low = _mm256_and_si256(bit_cast<__m256i>(v), _mm256_set1_epi32(0xffff));
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
+    return bit_cast<Vec<uint16_t, L>>(_mm256_castsi256_si128(packed));
+  }
+#elif defined(__x86_64__)
+  if constexpr (L == 4) {
+    const __m128i low = _mm_srai_epi32(_mm_slli_epi32(bit_cast<__m128i>(v), 16), 16);
+    return bit_cast<Vec<uint16_t, L>>(_mm_cvtsi128_si64(_mm_packs_epi32(low, low)));
+  }
+#endif
+  return __builtin_convertvector(v, Vec<uint16_t, L>);
+}
+
 // float16 -> float32, exact: natively, or by moving exponent and mantissa into place and scaling.
 template <int L>
 inline Vec<float, L> widen_half(const Vec<uint16_t, L>& h) {
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  if constexpr (L == 16) {
+    return bit_cast<Vec<float, L>>(_mm512_cvtph_ps(bit_cast<__m256i>(h)));
+  }
+#endif
 #if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 32
   if constexpr (L == 8) {
     return bit_cast<Vec<float, L>>(_mm256_cvtph_ps(bit_cast<__m128i>(h)));
   }
-#endif
-#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
-  if constexpr (L == 16) {
-    return bit_cast<Vec<float, L>>(_mm512_maskz_cvtph_ps(0xffff, bit_cast<__m256i>(h)));
+  if constexpr (L == 4) {
+    return bit_cast<Vec<float, L>>(_mm_cvtph_ps(_mm_cvtsi64_si128(bit_cast<int64_t>(h))));
   }
 #endif
   using U = Vec<uint32_t, L>;
-  const U wide = __builtin_convertvector(h, U);
+  const U wide = zero_extend<L>(h);
   const U sign = (wide & 0x8000u) << 16;
   const Vec<float, L> scaled = bit_cast<Vec<float, L>>((wide & 0x7fffu) << 13) * 0x1p112f;
   const U special = bit_cast<U>((wide & 0x7c00u) == 0x7c00u) & 0x7f800000u;
   return bit_cast<Vec<float, L>>(bit_cast<U>(scaled) | special | sign);
 }
 
-// float32 -> float16 in the low half of each lane, to nearest even; a NaN stays a (quiet) NaN.
+// float32 -> float16, to nearest even; a NaN stays a (quiet) NaN.
 template <int L>
-inline Vec<uint32_t, L> narrow_half(const Vec<float, L>& f) {
+inline Vec<uint16_t, L> narrow_half(const Vec<float, L>& f) {
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  if constexpr (L == 16) {
+    return bit_cast<Vec<uint16_t, L>>(_mm512_cvtps_ph(bit_cast<__m512>(f), _MM_FROUND_NO_EXC));
+  }
+#endif
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 32
+  if constexpr (L == 8) {
+    return bit_cast<Vec<uint16_t, L>>(_mm256_cvtps_ph(bit_cast<__m256>(f), _MM_FROUND_NO_EXC));
+  }
+#endif
   using U = Vec<uint32_t, L>;
   using I = Vec<int32_t, L>;
   const U bits = bit_cast<U>(f);
@@ -116,18 +183,18 @@ inline Vec<uint32_t, L> narrow_half(const Vec<float, L>& f) {
   U half = (tiny & is_tiny) | (normal & ~is_tiny);
   half = (half & ~is_huge) | (is_huge & 0x7c00u);
   half = (half & ~is_nan) | (is_nan & (0x7e00u | ((mag >> 13) & 0x3ffu)));
-  return half | sign;
+  return low_halves<L>(half | sign);
 }
 
-// float32 -> bfloat16 in the low half of each lane, to nearest even.
+// float32 -> bfloat16, to nearest even; a NaN stays a (quiet) NaN.
 template <int L>
-inline Vec<uint32_t, L> narrow_bfloat(const Vec<float, L>& f) {
+inline Vec<uint16_t, L> narrow_bfloat(const Vec<float, L>& f) {
   using U = Vec<uint32_t, L>;
   using I = Vec<int32_t, L>;
   const U bits = bit_cast<U>(f);
   const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const U is_nan = bit_cast<U>(bit_cast<I>(bits & 0x7fffffffu) > 0x7f800000);
-  return (rounded & ~is_nan) | (is_nan & ((bits >> 16) | 0x40u));
+  return low_halves<L>((rounded & ~is_nan) | (is_nan & ((bits >> 16) | 0x40u)));
 }
 
 // L elements of a stored type as lanes of a computing type (float or double), and back. Rounding from
@@ -137,8 +204,7 @@ inline Vec<Lane, L> widen(const T* p) {
   if constexpr (sizeof(T) == sizeof(Lane)) {
     return load<Lane, L>(reinterpret_cast<const Lane*>(p));
   } else if constexpr (sizeof(T) == 4) {
-    return __builtin_convertvector((load<float, L>(reinterpret_cast<const float*>(p))),
-                                   Vec<Lane, L>);
+    return to_double<L>(load<float, L>(reinterpret_cast<const float*>(p)));
   } else if constexpr (sizeof(T) == 8) {
     return __builtin_convertvector((load<double, L>(reinterpret_cast<const double*>(p))),
                                    Vec<Lane, L>);
@@ -146,17 +212,38 @@ inline Vec<Lane, L> widen(const T* p) {
     const Vec<uint16_t, L> raw = load<uint16_t, L>(reinterpret_cast<const uint16_t*>(p));
     Vec<float, L> f;
     if constexpr (T::is_bfloat) {
-      using U = Vec<uint32_t, L>;
-      f = bit_cast<Vec<float, L>>(__builtin_convertvector(raw, U) << 16);
+      f = bit_cast<Vec<float, L>>(zero_extend<L>(raw) << 16);
     } else {
       f = widen_half<L>(raw);
     }
     if constexpr (sizeof(Lane) == 4) {
       return f;
     } else {
-      return __builtin_convertvector(f, Vec<Lane, L>);
+      return to_double<L>(f);
     }
   }
+}
+
+// One bit a lane of a comparison's result, lane 0 lowest.
+template <class M>
+inline uint32_t bits_of(const M& mask) {
+#if defined(__x86_64__)
+  constexpr bool wide = sizeof(mask[0]) == 8;
+#if CGSV_VECTOR_BYTES >= 64
+  if constexpr (wide) return _mm512_movepi64_mask(bit_cast<__m512i>(mask));
+  return _mm512_movepi32_mask(bit_cast<__m512i>(mask));
+#elif CGSV_VECTOR_BYTES >= 32
+  if constexpr (wide) return uint32_t(_mm256_movemask_pd(bit_cast<__m256d>(mask)));
+  return uint32_t(_mm256_movemask_ps(bit_cast<__m256>(mask)));
+#else
+  if constexpr (wide) return uint32_t(_mm_movemask_pd(bit_cast<__m128d>(mask)));
+  return uint32_t(_mm_movemask_ps(bit_cast<__m128>(mask)));
+#endif
+#else
+  uint32_t bits = 0;
+  for (int l = 0; l < int(sizeof(mask) / sizeof(mask[0])); ++l) bits |= uint32_t(mask[l] & 1) << l;
+  return bits;
+#endif
 }
 
 template <class T>
@@ -187,7 +274,7 @@ inline Vec<Bits<T>, L> narrow(const V& v) {
   if constexpr (sizeof(v[0]) == sizeof(T)) {
     return bit_cast<Out>(v);
   } else if constexpr (sizeof(T) == 8) {
-    return bit_cast<Out>(__builtin_convertvector(v, Vec<double, L>));
+    return bit_cast<Out>(to_double<L>(v));
   } else {
     Vec<float, L> f;
     if constexpr (sizeof(v[0]) == 8) {
@@ -198,9 +285,9 @@ inline Vec<Bits<T>, L> narrow(const V& v) {
     if constexpr (sizeof(T) == 4) {
       return bit_cast<Out>(f);
     } else if constexpr (T::is_bfloat) {
-      return __builtin_convertvector(narrow_bfloat<L>(f), Out);
+      return narrow_bfloat<L>(f);
     } else {
-      return __builtin_convertvector(narrow_half<L>(f), Out);
+      return narrow_half<L>(f);
     }
   }
 }
