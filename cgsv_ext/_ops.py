@@ -4,6 +4,9 @@ Fake kernels give the shapes and dtypes of the results, so that the ops compile 
 differentiable: the dispatcher falls through autograd, and no result requires grad.
 """
 
+# torch.library's decorators are untyped.
+# mypy: disable-error-code="untyped-decorator,no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Sequence

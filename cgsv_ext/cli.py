@@ -36,7 +36,11 @@ def _demo(out: Path, seeds: int) -> int:
     except ModuleNotFoundError as error:
         print(f"cgsv demo needs {error.name}: pip install 'cgsv_ext[fl]'", file=sys.stderr)
         return 1
-    demo(out, seeds)
+    try:
+        demo(out, seeds)
+    except ImportError as error:  # the compiled library does not load; the text says why
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

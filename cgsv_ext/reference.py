@@ -42,13 +42,14 @@ def _finite_or_zero(values: Tensor) -> Tensor:
 
 def norms(updates: Updates) -> Tensor:
     """‖Δw_i‖ in float64, (N,)."""
-    return _matrix(updates).double().norm(dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(_matrix(updates).double(), dim=1)
+    return lengths
 
 
 def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor | None = None) -> Aggregation:
     """Equations (1) and (3): u_N = Σ_i weight_i · Γ · Δw_i / ‖Δw_i‖ and ψ_i = cos(u_i, u_N)."""
     x = _matrix(updates)
-    found = x.double().norm(dim=1) if norms is None else norms.double()
+    found = torch.linalg.vector_norm(x.double(), dim=1) if norms is None else norms.double()
     p = _finite_or_zero(weights)
     u = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     valid = [0.0 < norm < math.inf for norm in found.tolist()]

@@ -207,9 +207,7 @@ def download(
     parts = None if segments is None else _checks.lengths("download", "segments", segments)
     if out is None:
         n = magnitude.shape[0] if magnitude.dim() > 0 else 0
-        out = torch.empty(
-            (n, aggregate.numel()), dtype=dtype or aggregate.dtype, device=aggregate.device
-        )
+        out = torch.empty((n, aggregate.numel()), dtype=dtype or aggregate.dtype, device=aggregate.device)
     else:
         out = _checks.tensor("download", "out", out, aggregate)
         if dtype is not None and dtype != out.dtype:

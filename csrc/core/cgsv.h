@@ -75,10 +75,9 @@ struct Selection {
 struct Threads {
   using Body = void (*)(int64_t begin, int64_t end, void* context);
   int count = 1;
-  void (*parallel_for)(int64_t begin, int64_t end, int64_t grain, Body body, void* context) =
-      [](int64_t begin, int64_t end, int64_t, Body body, void* context) {
-        body(begin, end, context);
-      };
+  void (*parallel_for)(int64_t begin, int64_t end, int64_t grain, Body body,
+                       void* context) = [](int64_t begin, int64_t end, int64_t, Body body,
+                                           void* context) { body(begin, end, context); };
 };
 
 // An agent takes part when its norm is finite and positive.

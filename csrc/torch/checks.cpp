@@ -28,14 +28,22 @@ std::string shape_of(const Tensor& t) {
 
 std::string dtype_name(ScalarType dtype) {
   switch (dtype) {
-    case ScalarType::Double: return "float64";
-    case ScalarType::Float: return "float32";
-    case ScalarType::BFloat16: return "bfloat16";
-    case ScalarType::Half: return "float16";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Int: return "int32";
-    case ScalarType::Bool: return "bool";
-    default: return "dtype number " + std::to_string(int(dtype));
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return "dtype number " + std::to_string(int(dtype));
   }
 }
 
@@ -48,11 +56,16 @@ namespace {
 
 std::optional<DType> floating_dtype(ScalarType dtype) {
   switch (dtype) {
-    case ScalarType::Double: return DType::f64;
-    case ScalarType::Float: return DType::f32;
-    case ScalarType::BFloat16: return DType::bf16;
-    case ScalarType::Half: return DType::f16;
-    default: return std::nullopt;
+    case ScalarType::Double:
+      return DType::f64;
+    case ScalarType::Float:
+      return DType::f32;
+    case ScalarType::BFloat16:
+      return DType::bf16;
+    case ScalarType::Half:
+      return DType::f16;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -100,8 +113,8 @@ void Checks::per_agent(const char* name, const Tensor& t, const std::optional<Si
   if (t.scalar_type() != dtype) {
     fail(std::string(name) + " of " + dtype_name(dtype), dtype_name(t.scalar_type()));
   }
-  const bool good = segments ? t.dim() == 2 && t.size(1) == int64_t(segments->size())
-                             : t.dim() == 1;
+  const bool good =
+      segments ? t.dim() == 2 && t.size(1) == int64_t(segments->size()) : t.dim() == 1;
   if (!good || t.size(0) == 0) {
     fail(std::string(name) + (segments ? " of shape (N, " + std::to_string(segments->size()) +
                                              "), one column per segment"
@@ -189,8 +202,7 @@ Byte* data_of(const Tensor& t) {
 }  // namespace
 
 template <class Byte>
-RowList<Byte>::RowList(const Checks& checks, const char* name,
-                       const std::vector<Tensor>& tensors) {
+RowList<Byte>::RowList(const Checks& checks, const char* name, const std::vector<Tensor>& tensors) {
   const std::string what(name);
   if (tensors.empty()) checks.fail(what + " of at least one agent", "an empty list");
   const Tensor& first = tensors[0];

@@ -61,12 +61,11 @@ class Checks {
   void gamma(double value) const {
     scalar("gamma", value, std::isfinite(value) && value > 0, "finite and > 0");
   }
-  void alpha(double value) const {
-    scalar("alpha", value, value >= 0 && value <= 1, "in [0, 1]");
-  }
+  void alpha(double value) const { scalar("alpha", value, value >= 0 && value <= 1, "in [0, 1]"); }
   void beta(double value) const { scalar("beta", value, value > 0, "> 0 (inf is allowed)"); }
   void floor(std::optional<double> value) const {
-    if (value) scalar("floor", *value, std::isfinite(*value) && *value >= 0, "None or finite and ≥ 0");
+    if (value)
+      scalar("floor", *value, std::isfinite(*value) && *value >= 0, "None or finite and ≥ 0");
   }
 
  private:

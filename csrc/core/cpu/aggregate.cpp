@@ -35,8 +35,8 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
   const int64_t n = int64_t(agents.size());
 
   const int64_t tile = tile_columns(std::max<int64_t>(n, 1), bytes);
-  const int slots = histogram ? histogram->slots()
-                              : slots_for(threads, chunks.count, updates.n * updates.d);
+  const int slots =
+      histogram ? histogram->slots() : slots_for(threads, chunks.count, updates.n * updates.d);
   struct Scratch {
     std::vector<const void*> rows;
     std::vector<double> wide;

@@ -9,7 +9,6 @@ namespace cgsv::cpu {
 // it while they are in cache.
 template <class A>
 void aggregate_into(const Rows& updates, const double* norms, const double* weights, double gamma,
-                    A* aggregate, double* cosines, Histogram<A>* histogram,
-                    const Threads& threads);
+                    A* aggregate, double* cosines, Histogram<A>* histogram, const Threads& threads);
 
 }  // namespace cgsv::cpu

@@ -52,30 +52,28 @@ void for_each_part(int64_t d, const Selection& selection, const Segments& segmen
   std::vector<int64_t> starts(segments.count + 1);
   for (int64_t l = 0; l < segments.count; ++l) starts[l + 1] = starts[l] + segments.sizes[l];
 
-  for_each(threads, slots_for(threads, chunks.count, rows.n * d), chunks.count,
-           [&](int64_t c, int) {
-             const int64_t chunk_end = chunks.end(c);
-             int64_t l = std::upper_bound(starts.begin(), starts.end(), chunks.begin(c)) -
-                         starts.begin() - 1;
-             for (int64_t begin = chunks.begin(c); begin < chunk_end; ++l) {
-               const int64_t end = std::min(chunk_end, starts[l + 1]);
-               for (int64_t tile = begin; tile < end; tile += tile_columns) {
-                 for (int64_t i = 0; i < rows.n; ++i) {
-                   const auto address = reinterpret_cast<uintptr_t>(rows.row(i)) + tile * bytes;
-                   const int64_t to_line = int64_t(-address % cache_line) / bytes;
-                   const int64_t from = tile == begin ? begin : std::min(end, tile + to_line);
-                   const int64_t to =
-                       tile + tile_columns >= end
-                           ? end
-                           : std::min(end, tile + tile_columns + to_line);
-                   write(i, l, from, to);
-                 }
-               }
-               begin = end;
-             }
-             // Streamed stores are ordered by nothing less.
-             std::atomic_thread_fence(std::memory_order_seq_cst);
-           });
+  for_each(
+      threads, slots_for(threads, chunks.count, rows.n * d), chunks.count, [&](int64_t c, int) {
+        const int64_t chunk_end = chunks.end(c);
+        int64_t l =
+            std::upper_bound(starts.begin(), starts.end(), chunks.begin(c)) - starts.begin() - 1;
+        for (int64_t begin = chunks.begin(c); begin < chunk_end; ++l) {
+          const int64_t end = std::min(chunk_end, starts[l + 1]);
+          for (int64_t tile = begin; tile < end; tile += tile_columns) {
+            for (int64_t i = 0; i < rows.n; ++i) {
+              const auto address = reinterpret_cast<uintptr_t>(rows.row(i)) + tile * bytes;
+              const int64_t to_line = int64_t(-address % cache_line) / bytes;
+              const int64_t from = tile == begin ? begin : std::min(end, tile + to_line);
+              const int64_t to =
+                  tile + tile_columns >= end ? end : std::min(end, tile + tile_columns + to_line);
+              write(i, l, from, to);
+            }
+          }
+          begin = end;
+        }
+        // Streamed stores are ordered by nothing less.
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+      });
 }
 
 template <class A>

@@ -19,34 +19,50 @@ class Histogram {
 
   void add(const A* u, int64_t count, int slot) {
     Table& t = tables_[slot];
+    // 32-bit counters keep the table small; they move over long before one can overflow.
+    if ((t.added += count) > (1 << 24)) t.spill(count);
     kernels().on<A>().histogram(u, count, t.counts.data(), &t.min, &t.max);
   }
 
-  // Sums the tables into the first; then count, min and max hold for all that was added.
+  // Sums the tables; then count, min and max hold for all that was added.
   void merge() {
-    Table& all = tables_[0];
-    for (size_t s = 1; s < tables_.size(); ++s) {
-      Table& t = tables_[s];
-      for (int64_t b = bin(t.min); t.min <= t.max && b <= bin(t.max); ++b) {
-        all.counts[b] += t.counts[b];
+    for (const Table& t : tables_) {
+      min_ = std::min(min_, t.min);
+      max_ = std::max(max_, t.max);
+    }
+    total_.assign(bin(max_) - bin(min_) + 1, 0);
+    for (const Table& t : tables_) {
+      for (int64_t b = bin(min_); b <= bin(max_); ++b) {
+        total_[b - bin(min_)] += t.counts[b] + (t.spilled.empty() ? 0 : t.spilled[b]);
       }
-      all.min = std::min(all.min, t.min);
-      all.max = std::max(all.max, t.max);
     }
   }
 
   static int64_t bin(Key<A> key) { return int64_t(key >> (KeyOf<A>::bits - first_digit_bits)); }
-  int64_t count(int64_t bin) const { return int64_t(tables_[0].counts[bin]); }
-  Key<A> min() const { return tables_[0].min; }
-  Key<A> max() const { return tables_[0].max; }
+  int64_t count(int64_t b) const { return total_[b - bin(min_)]; }
+  Key<A> min() const { return min_; }
+  Key<A> max() const { return max_; }
 
  private:
   struct Table {
-    std::vector<uint64_t> counts;
+    std::vector<uint32_t> counts;
+    std::vector<int64_t> spilled;
+    int64_t added = 0;  // since the last spill
     Key<A> min = ~Key<A>(0) >> 1;
     Key<A> max = 0;
+
+    void spill(int64_t next) {
+      spilled.resize(counts.size());
+      for (size_t b = 0; b < counts.size(); ++b) spilled[b] += counts[b];
+      std::fill(counts.begin(), counts.end(), 0);
+      added = next;
+    }
   };
+
   std::vector<Table> tables_;
+  std::vector<int64_t> total_;  // from the bin of the least key to that of the greatest
+  Key<A> min_ = ~Key<A>(0) >> 1;
+  Key<A> max_ = 0;
 };
 
 }  // namespace cgsv::cpu

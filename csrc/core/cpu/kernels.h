@@ -78,7 +78,7 @@ struct UpdateKernels {
 template <class A>
 struct AggregateKernels {
   // table[key >> (bits − 15)] += 1 for every element; [min, max] grows to hold every key.
-  void (*histogram)(const A* u, int64_t count, uint64_t* table, Key<A>* min, Key<A>* max);
+  void (*histogram)(const A* u, int64_t count, uint32_t* table, Key<A>* min, Key<A>* max);
   // Local indices, ascending, of the elements whose key >> shift is one of n ≤ max_prefixes.
   int64_t (*match)(const A* u, int64_t count, int shift, const Key<A>* prefixes, int n,
                    uint32_t* hits);

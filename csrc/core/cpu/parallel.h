@@ -30,8 +30,8 @@ struct Chunks {
 // more than they save below some 1e5 elements.
 inline int slots_for(const Threads& threads, int64_t tasks, int64_t elements) {
   constexpr int64_t worth_a_thread = 1 << 16;
-  return int(std::max<int64_t>(
-      1, std::min({int64_t(threads.count), tasks, elements / worth_a_thread})));
+  return int(
+      std::max<int64_t>(1, std::min({int64_t(threads.count), tasks, elements / worth_a_thread})));
 }
 
 // f(task, slot) once for each task; two tasks run at once only in different slots.

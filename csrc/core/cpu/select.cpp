@@ -100,9 +100,8 @@ class Selector {
       bins = place_first_digit(targets, *histogram);
     } else {
       Histogram<A> own(slots_);
-      for_each(threads_, slots_, chunks_.count, [&](int64_t c, int slot) {
-        own.add(u_ + chunks_.begin(c), chunks_.size(c), slot);
-      });
+      for_each(threads_, slots_, chunks_.count,
+               [&](int64_t c, int slot) { own.add(u_ + chunks_.begin(c), chunks_.size(c), slot); });
       bins = place_first_digit(targets, own);
     }
     while (!bins.empty()) {
@@ -169,7 +168,7 @@ class Selector {
   // Which bin holds an entry, for bins in descending order of prefix; or -1.
   struct Finder {
     int shift;
-    std::vector<Key<A>> prefixes;     // descending
+    std::vector<Key<A>> prefixes;        // descending
     std::vector<uint64_t> first_digits;  // a bit set over the first digit, when there are many
 
     Finder(const std::vector<Bin<A>>& bins, int shift) : shift(shift) {
@@ -198,8 +197,8 @@ class Selector {
 
     int64_t bin(Key<A> key) const {
       const Key<A> prefix = shift < KeyOf<A>::bits ? key >> shift : 0;
-      const auto at = std::lower_bound(prefixes.begin(), prefixes.end(), prefix,
-                                       std::greater<Key<A>>());
+      const auto at =
+          std::lower_bound(prefixes.begin(), prefixes.end(), prefix, std::greater<Key<A>>());
       return at != prefixes.end() && *at == prefix ? at - prefixes.begin() : -1;
     }
   };
@@ -272,8 +271,7 @@ class Selector {
     for_each_block([&](const A* u, int64_t count, int64_t, int64_t c, int) {
       for (size_t p = 0; p < n; p += max_prefixes) {
         kernels().on<A>().extent(u, count, shift_, &prefixes[p],
-                                 int(std::min<size_t>(max_prefixes, n - p)),
-                                 &extents[c * n + p]);
+                                 int(std::min<size_t>(max_prefixes, n - p)), &extents[c * n + p]);
       }
     });
 
