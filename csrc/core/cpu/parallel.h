@@ -29,7 +29,7 @@ struct Chunks {
 // How many threads `tasks` pieces of `elements` elements in all are worth: waking the others costs
 // more than they save below some 1e5 elements.
 inline int slots_for(const Threads& threads, int64_t tasks, int64_t elements) {
-  constexpr int64_t worth_a_thread = 1 << 16;
+  constexpr int64_t worth_a_thread = 1 << 15;
   return int(
       std::max<int64_t>(1, std::min({int64_t(threads.count), tasks, elements / worth_a_thread})));
 }
