@@ -1,0 +1,83 @@
+# Needs Python >= 3.10 with venv, a C++ compiler and make; the rest is set up in $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(abspath $(VENV))/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Isolated mode keeps the source folder off sys.path, where it would hide the installed package.
+RUN := $(BIN)/python -I -m
+export PATH := $(BIN):$(PATH)
+MAKEFLAGS += --no-print-directory
+
+READY := $(VENV)/.ready
+INSTALLED := $(VENV)/.installed
+SOURCES := $(shell find csrc cgsv_ext -not -path '*__pycache__*' -not -name '*.so') setup.py pyproject.toml
+CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CMAKE_IF_MISSING := $(if $(shell command -v cmake),,$(BIN)/cmake)
+
+.PHONY: help demo test lint bench ctest sanitize clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@echo 'Variables: PYTHON=$(PYTHON) (its torch is used if it is 2.10 or later), VENV=$(VENV)'
+
+demo: $(INSTALLED)  ## train agents on real data, reward them, write a report
+	$(BIN)/cgsv demo
+
+test: $(INSTALLED)  ## run the Python tests against the installed package
+	$(RUN) pytest
+
+lint: $(INSTALLED)  ## ruff, mypy --strict, clang-format
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	@echo clang-format csrc
+	@$(BIN)/python -c 'import clang_format; clang_format.clang_format()' --dry-run -Werror $(CXX_SOURCES)
+
+bench: $(INSTALLED)  ## measure against plain PyTorch, write bench/results
+	$(BIN)/python bench/run.py
+
+ctest: $(CMAKE_IF_MISSING)  ## run the C++ tests of the core
+	cmake -S . -B build/ctest
+	cmake --build build/ctest --parallel 2
+	cd build/ctest && ctest --output-on-failure --no-tests=error
+
+sanitize: $(CMAKE_IF_MISSING)  ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+	cmake -S . -B build/sanitize -DCGSV_SANITIZE=address,undefined
+	cmake --build build/sanitize --parallel 2
+	cd build/sanitize && ctest --output-on-failure --no-tests=error
+
+clean:  ## remove what was built, the environment too
+	rm -rf build cgsv_ext.egg-info $(VENV)
+
+# The environment. A torch that $(PYTHON) already has is used where it lies, through a .pth file: unlike
+# --system-site-packages, that also works when $(PYTHON) is itself a virtual environment's.
+
+define FIND_TORCH
+import sys, torch
+if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10):
+    sys.exit(1)
+print(*(path for path in sys.path if path.endswith("-packages")), sep="\n")
+print(f"using torch {torch.__version__} of {sys.executable}", file=sys.stderr)
+endef
+export FIND_TORCH
+
+$(READY):
+	$(PYTHON) -m venv $(VENV)
+	@if $(PYTHON) -c 'import torch' 2>/dev/null && $(PYTHON) -c "$$FIND_TORCH" >$(VENV)/torch.pth; then \
+	  mv $(VENV)/torch.pth $(VENV)/lib/python3.*/site-packages/; \
+	else \
+	  echo 'installing torch'; $(PIP) install torch==2.13.0; \
+	fi
+	$(PIP) install --upgrade setuptools wheel ninja pybind11
+	@touch $@
+
+# Files left in build/lib* by an earlier build would be packed into this one.
+$(INSTALLED): $(READY) $(SOURCES)
+	@rm -rf build/lib* build/bdist*
+	$(PIP) install --no-build-isolation '.[test,lint]'
+	@touch $@
+
+$(BIN)/cmake: $(READY)
+	$(PIP) install --ignore-installed cmake
