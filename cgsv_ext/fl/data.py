@@ -37,7 +37,7 @@ def digits(seed: int, *, test_share: float = 0.3) -> Dataset:
     -------
     Dataset
         With F = 64 features, standardised by the mean and the deviation of all training pixels
-        together, as the paper's authors do it for MNIST.
+        together.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
