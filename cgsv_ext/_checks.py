@@ -14,6 +14,8 @@ from torch import Tensor
 
 from .types import Updates
 
+_INTEGER = (Integral, torch.SymInt)
+
 
 def tensor(op: str, name: str, value: object, like: Tensor | None = None) -> Tensor:
     """A dense tensor, on the device of `like`."""
@@ -56,7 +58,7 @@ def number(op: str, name: str, value: object) -> float:
 
 
 def lengths(op: str, name: str, value: object) -> list[int]:
-    """A list of integers."""
-    if not isinstance(value, Sequence) or not all(isinstance(size, Integral) for size in value):
+    """A list of integers; those that a tracer made symbols of stay symbols."""
+    if not isinstance(value, Sequence) or not all(isinstance(size, _INTEGER) for size in value):
         raise TypeError(f"{op}(): expected {name} to be a sequence of integers, got {value!r}")
-    return [int(size) for size in value]
+    return [size if isinstance(size, torch.SymInt) else int(size) for size in value]

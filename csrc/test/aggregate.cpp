@@ -1,0 +1,131 @@
+// Norms, aggregate and cosines against sums in long double.
+#include "support.h"
+
+namespace test {
+namespace {
+
+void against_long_double(DType dtype, int64_t n, int64_t d, Updates::Layout layout) {
+  Updates updates(dtype, n, d, layout, unsigned(7 * n + d));
+  const bool wide = aggregate_dtype(dtype) == DType::f64;
+  if (n > 2) updates.set(1, d / 2, NAN);
+  if (n > 3) updates.set(3, 0, INFINITY);
+  std::vector<double> weights = random_values(n, 99);
+  if (n > 4) weights[4] = NAN;
+  const double gamma = 0.5;
+
+  std::vector<double> norms, sums(static_cast<size_t>(d)), spread(static_cast<size_t>(d));
+  for (const auto& row : updates.values) {
+    long double sum = 0;
+    for (double v : row) sum += static_cast<long double>(v) * v;
+    norms.push_back(double(std::sqrt(sum)));
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    if (!is_valid(norms[i]) || std::isnan(weights[i])) continue;
+    for (int64_t j = 0; j < d; ++j) {
+      const double term = weights[i] * gamma * updates.values[i][j] / norms[i];
+      sums[j] += term;
+      spread[j] += std::fabs(term);
+    }
+  }
+  long double length = 0;
+  for (double v : sums) length += static_cast<long double>(v) * v;
+
+  std::vector<double> first_norms, first_cosines;
+  std::vector<char> first_u;
+  for (const Threads& threads : all_threads()) {
+    Guarded<double> found(n), cosines(n), u64(d);
+    Guarded<float> u32(d, 3);
+    void* u = wide ? static_cast<void*>(u64.data()) : u32.data();
+    cpu::norms(updates.rows(), found.data(), threads);
+    cpu::aggregate(updates.rows(), found.data(), weights.data(), gamma, u, cosines.data(), threads);
+    CHECK(found.intact() && cosines.intact() && u64.intact() && u32.intact());
+
+    double misfit = 0;
+    for (int64_t j = 0; j < d; ++j) {
+      const double v = wide ? u64[j] : double(u32[j]);
+      misfit = std::max(misfit, std::fabs(v - sums[j]) - 1e-6 * spread[j]);
+    }
+    CHECK(misfit <= 0);
+    for (int64_t i = 0; i < n; ++i) {
+      CHECK(is_valid(found[i]) == is_valid(norms[i]));
+      if (!is_valid(norms[i])) {
+        CHECK(cosines[i] == 0);
+        continue;
+      }
+      CHECK(std::fabs(found[i] - norms[i]) <= 1e-6 * norms[i]);
+      long double dot = 0;
+      for (int64_t j = 0; j < d; ++j)
+        dot += static_cast<long double>(updates.values[i][j]) * sums[j];
+      const double cosine = length > 0 ? double(dot / (norms[i] * std::sqrt(length))) : 0;
+      CHECK(std::fabs(cosines[i] - cosine) <= 1e-6);
+    }
+
+    const char* raw = static_cast<const char*>(u);
+    const std::vector<char> bytes(raw, raw + d * (wide ? 8 : 4));
+    if (first_norms.empty()) {
+      first_norms = found.values();
+      first_cosines = cosines.values();
+      first_u = bytes;
+    }
+    CHECK(same_bits(found.values(), first_norms));
+    CHECK(same_bits(cosines.values(), first_cosines));
+    CHECK(same_bits(bytes, first_u));
+  }
+}
+
+void every_element_counts(DType dtype) {
+  for (int64_t d = 1; d <= 100; ++d) {
+    Updates updates(dtype, 1, d, Updates::contiguous, 0);
+    for (int64_t j = 0; j < d; ++j) updates.set(0, j, 0);
+    for (int64_t j = 0; j < d; ++j) {
+      updates.set(0, j, -3);
+      double norm = 0, cosine = 0, weight = 2, u64[100];
+      float u32[100];
+      const bool wide = dtype == DType::f64;
+      cpu::norms(updates.rows(), &norm, serial());
+      CHECK(norm == 3);
+      cpu::aggregate(updates.rows(), &norm, &weight, 0.5, wide ? static_cast<void*>(u64) : u32,
+                     &cosine, serial());
+      for (int64_t k = 0; k < d; ++k) CHECK((wide ? u64[k] : double(u32[k])) == (k == j ? -1 : 0));
+      CHECK(cosine == 1);
+      updates.set(0, j, 0);
+    }
+  }
+}
+
+// Every half-precision number there is, through the norm of a row of its own.
+void every_half(DType dtype) {
+  for (int64_t bits = 0; bits < 1 << 16; bits += 61) {
+    const uint16_t raw[3] = {uint16_t(bits), uint16_t(bits), uint16_t(bits)};
+    Rows row;
+    row.base = reinterpret_cast<const std::byte*>(raw);
+    row.n = 1;
+    row.d = 3;
+    row.row_stride = 3;
+    row.dtype = dtype;
+    double norm;
+    cpu::norms(row, &norm, serial());
+    const double v = std::fabs(get(dtype, raw));
+    CHECK(std::isfinite(v) ? std::fabs(norm - v * std::sqrt(3.0)) <= 1e-6 * v
+                           : !std::isfinite(norm));
+  }
+}
+
+void run() {
+  for (DType dtype : dtypes) {
+    for (Updates::Layout layout : layouts) {
+      for (int64_t d : {1, 33, 512, 2049}) {
+        for (int64_t n : {1, 4, 7}) against_long_double(dtype, n, d, layout);
+      }
+    }
+    against_long_double(dtype, 5, 70'003, Updates::strided);
+    every_element_counts(dtype);
+  }
+  every_half(DType::bf16);
+  every_half(DType::f16);
+}
+
+}  // namespace
+}  // namespace test
+
+int main() { return test::on_every_isa(test::run); }

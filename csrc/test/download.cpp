@@ -1,0 +1,123 @@
+// Both downloads against one entry at a time, in every dtype, at every alignment, between guards.
+#include "support.h"
+
+namespace test {
+namespace {
+
+template <class A>
+struct Case {
+  int64_t d;
+  std::vector<A> u;
+  std::vector<int64_t> sizes;
+  int64_t n;
+  std::vector<A> magnitude;
+  std::vector<int64_t> last_index;
+  std::vector<std::vector<bool>> keep;
+
+  // Agent i keeps (i / (n − 1)) of every segment.
+  Case(int64_t d, const std::vector<int64_t>& sizes, int64_t n)
+      : d(d), u(size_t(d)), sizes(sizes), n(n) {
+    std::mt19937_64 engine(static_cast<unsigned long>(d));
+    const A values[] = {A(1.0 / 3), A(-2.0 / 3), A(-0.0), A(1e-9), A(-70000), A(1 + 0x1p-9)};
+    for (A& v : u) v = values[engine() % 6];
+    keep.assign(size_t(n), std::vector<bool>(size_t(d)));
+    magnitude.assign(size_t(n) * sizes.size(), std::numeric_limits<A>::infinity());
+    last_index.assign(size_t(n) * sizes.size(), -1);
+    int64_t begin = 0;
+    for (size_t l = 0; l < sizes.size(); ++l) {
+      const std::vector<int64_t> order = ranking(u.data(), begin, begin + sizes[l]);
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t q = sizes[l] * i / std::max<int64_t>(1, n - 1);
+        if (q == 0) continue;
+        magnitude[i * sizes.size() + l] = std::fabs(u[order[q - 1]]);
+        last_index[i * sizes.size() + l] = order[q - 1];
+        for (int64_t k = 0; k < q; ++k) keep[i][order[k]] = true;
+      }
+      begin += sizes[l];
+    }
+  }
+  Aggregate aggregate() const { return {u.data(), d, sizeof(A) == 8 ? DType::f64 : DType::f32}; }
+  Selection selection() const { return {magnitude.data(), last_index.data()}; }
+  Segments segments() const { return {sizes.data(), int64_t(sizes.size())}; }
+};
+
+// n guarded rows, `gap` elements apart, or separate.
+struct Target {
+  Target(DType dtype, int64_t n, int64_t d, int64_t gap, bool separate)
+      : bytes(size_of(dtype)), stride(d + gap), memory(((n - 1) * stride + d) * bytes, bytes) {
+    rows.dtype = dtype;
+    rows.n = n;
+    rows.d = d;
+    rows.base = memory.data();
+    rows.row_stride = stride;
+    for (int64_t i = 0; i < n; ++i) pointers.push_back(memory.data() + i * stride * bytes);
+    if (separate) rows.pointers = pointers.data();
+  }
+  int64_t bytes, stride;
+  Guarded<std::byte> memory;
+  std::vector<std::byte*> pointers;
+  MutableRows rows;
+};
+
+template <class A>
+void check(const Case<A>& c, DType dtype, int64_t gap, bool separate, const Threads& threads) {
+  Target got(dtype, c.n, c.d, gap, separate), expected(dtype, c.n, c.d, gap, separate);
+  for (int64_t i = 0; i < c.n; ++i) {
+    for (int64_t j = 0; j < c.d; ++j) {
+      put(dtype, expected.pointers[i] + j * got.bytes, c.keep[i][j] ? double(c.u[j]) : 0.0);
+    }
+  }
+  cpu::download(c.aggregate(), c.selection(), c.segments(), got.rows, threads);
+  CHECK(got.memory.intact());
+  CHECK(same_bits(got.memory.values(), expected.memory.values()));
+
+  // w_i += scale · v_i, on top of what is there: the download itself and a few rounds more.
+  const double scale = -0.3;
+  const bool wide = sizeof(A) == 8 || dtype == DType::f64;
+  for (int64_t i = 0; i < c.n; ++i) {
+    for (int64_t j = 0; j < c.d; ++j) {
+      if (!c.keep[i][j]) continue;
+      std::byte* p = expected.pointers[i] + j * got.bytes;
+      const double w = get(dtype, p);
+      if (wide) {
+        volatile double product = double(c.u[j]) * scale;
+        put(dtype, p, w + product);
+      } else {
+        volatile float product = float(c.u[j]) * float(scale);
+        put(dtype, p, float(w) + product);
+      }
+    }
+  }
+  cpu::download_(c.aggregate(), c.selection(), c.segments(), scale, got.rows, threads);
+  CHECK(got.memory.intact());
+  CHECK(same_bits(got.memory.values(), expected.memory.values()));
+}
+
+template <class A>
+void every_shape() {
+  for (int64_t d : {1, 7, 64, 513, 4097}) {
+    for (const auto& sizes : {std::vector<int64_t>{d}, {0, d / 2, 0, d - d / 2, 0}, {1, d - 1}}) {
+      const Case<A> c(d, sizes, 4);
+      for (DType dtype : dtypes) {
+        for (int64_t gap : {0, 1, 6}) check(c, dtype, gap, gap == 6, serial());
+      }
+    }
+  }
+  const Case<A> threaded(70'001, {30'000, 1, 40'000}, 5);
+  for (DType dtype : dtypes) {
+    for (const Threads& threads : all_threads()) check(threaded, dtype, 3, false, threads);
+  }
+  // More than the caches are asked to hold.
+  const Case<A> streamed(500'009, {200'000, 0, 300'009}, 9);
+  for (DType dtype : dtypes) check(streamed, dtype, 1, dtype == DType::f32, parallel(3));
+}
+
+void run() {
+  every_shape<float>();
+  every_shape<double>();
+}
+
+}  // namespace
+}  // namespace test
+
+int main() { return test::on_every_isa(test::run); }

@@ -1,0 +1,103 @@
+// The selection against a stable sort, on inputs with ties of every kind.
+#include "support.h"
+
+namespace test {
+namespace {
+
+template <class A>
+constexpr DType dtype_of = sizeof(A) == 8 ? DType::f64 : DType::f32;
+
+template <class A>
+void against_sort(const std::vector<A>& values, const std::vector<int64_t>& quotas,
+                  const std::vector<int64_t>& sizes, const std::vector<Threads>& ways) {
+  const int64_t d = int64_t(values.size()), s = int64_t(sizes.size());
+  const int64_t n = int64_t(quotas.size()) / s;
+  Guarded<A> u(d);
+  std::copy(values.begin(), values.end(), u.data());
+
+  std::vector<A> magnitude(quotas.size(), std::numeric_limits<A>::infinity());
+  std::vector<int64_t> last_index(quotas.size(), -1);
+  int64_t begin = 0;
+  for (int64_t l = 0; l < s; ++l) {
+    const std::vector<int64_t> order = ranking(u.data(), begin, begin + sizes[l]);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t q = std::clamp<int64_t>(quotas[i * s + l], 0, sizes[l]);
+      if (q == 0) continue;
+      last_index[i * s + l] = order[q - 1];
+      magnitude[i * s + l] = std::fabs(u[order[q - 1]]);
+    }
+    begin += sizes[l];
+  }
+
+  for (const Threads& threads : ways) {
+    Guarded<A> found(n * s);
+    Guarded<int64_t> index(n * s);
+    cpu::select({u.data(), d, dtype_of<A>}, n, quotas.data(), {sizes.data(), s}, found.data(),
+                index.data(), threads);
+    CHECK(found.intact() && index.intact());
+    CHECK(same_bits(index.values(), last_index));
+    for (int64_t k = 0; k < n * s; ++k) {
+      CHECK(std::isnan(magnitude[k]) ? std::isnan(found[k]) : found[k] == magnitude[k]);
+    }
+  }
+  CHECK(same_bits(u.values(), values) && u.intact());
+}
+
+template <class A>
+std::vector<std::vector<A>> hard_inputs(int64_t d) {
+  std::mt19937_64 engine(static_cast<unsigned long>(d));
+  std::uniform_real_distribution<double> uniform;
+  const A nan = std::numeric_limits<A>::quiet_NaN(), inf = std::numeric_limits<A>::infinity();
+  const A few[] = {A(-1), A(0.5), A(2)}, odd[] = {nan, -nan, inf, -inf, A(1), A(0), A(-0.0)};
+  std::vector<std::vector<A>> inputs(9, std::vector<A>(size_t(d), A(0)));
+  for (int64_t j = 0; j < d; ++j) {
+    inputs[0][j] = A(uniform(engine) - 0.5);
+    inputs[1][j] = few[engine() % 3];
+    inputs[2][j] = A(-0.75);
+    inputs[3][j] = j % 2 ? A(0) : A(-0.0);
+    inputs[4][j] = odd[engine() % 7];
+    inputs[5][j] = A(1 + uniform(engine) / 256);
+    inputs[6][j] = A(1 + std::floor(uniform(engine) * 9) * 0x1p-20);
+    inputs[7][j] = uniform(engine) < 0.5 ? A(0) : A(std::exp2(-100 * uniform(engine)));
+    inputs[8][j] = A(j) / A(d);
+  }
+  return inputs;
+}
+
+template <class A>
+void small() {
+  for (int64_t d : {1, 2, 40, 1024, 1025, 5003}) {
+    const std::vector<int64_t> quotas = {
+        0, 1, d, d / 2, d / 2, d - 1, d + 9, -4, std::min(d, int64_t(3))};
+    std::vector<int64_t> many;
+    for (int64_t q = 0; q < 50; ++q) many.push_back(d * q / 49);
+    for (const std::vector<A>& u : hard_inputs<A>(d)) {
+      against_sort(u, quotas, {d}, {serial(), parallel(3)});
+      against_sort(u, many, {d}, {serial()});
+      const std::vector<int64_t> sizes = {0, d / 3, 0, d - d / 3};
+      against_sort(u, {5, d, 0, d, 0, 1, -1, 2, 9, d / 6, 9, d / 2}, sizes,
+                   {serial(), odd_pieces(3)});
+    }
+  }
+}
+
+// Too many candidates to collect at once: the passes that narrow them down, in many threads.
+template <class A>
+void large() {
+  const int64_t d = 1'100'003;
+  const std::vector<int64_t> quotas = {0, 1, 7, d / 9, d / 3, d / 2, d - d / 5, d - 1, d};
+  std::vector<std::vector<A>> inputs = hard_inputs<A>(d);
+  for (int k : {1, 5, 6, 7}) against_sort(inputs[size_t(k)], quotas, {d}, {serial(), parallel(5)});
+}
+
+void run() {
+  small<float>();
+  small<double>();
+  large<float>();
+  large<double>();
+}
+
+}  // namespace
+}  // namespace test
+
+int main() { return test::on_every_isa(test::run); }
