@@ -57,7 +57,7 @@ def number(op: str, name: str, value: object) -> float:
     raise TypeError(f"{op}(): expected {name} to be a number, got {type(value).__name__}")
 
 
-def lengths(op: str, name: str, value: object) -> list[int]:
+def lengths(op: str, name: str, value: object) -> list[int | torch.SymInt]:
     """A list of integers; those that a tracer made symbols of stay symbols."""
     if not isinstance(value, Sequence) or not all(isinstance(size, _INTEGER) for size in value):
         raise TypeError(f"{op}(): expected {name} to be a sequence of integers, got {value!r}")

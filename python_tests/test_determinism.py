@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ def test_any_run(device: torch.device, dtype: torch.dtype) -> None:
     first = everything(x, r)
     for _ in range(3):
         assert_same_bits(everything(x, r), first)
+
+
+def test_calls_from_several_python_threads() -> None:
+    x = oracle.updates_of("alike", 5, 200_003, torch.float32, 0)
+    r = torch.rand(5, generator=oracle.generator(0))
+    expected = everything(x, r)
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(lambda _: everything(x, r), range(8)):
+            assert_same_bits(got, expected)
 
 
 # Instruction sets: each is a process of its own, since a process chooses once.

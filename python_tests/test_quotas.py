@@ -43,6 +43,15 @@ def test_the_largest_importance_gets_exactly_everything(device: torch.device, be
         assert torch.equal(q[:, 0].sort().values, q[r.argsort()][:, 0])
 
 
+@pytest.mark.parametrize("d", [2**53 - 1, 2**53 + 1, 2**53 + 3, 2**63 - 1])
+def test_sizes_that_float64_cannot_tell_apart_are_not_exceeded(device: torch.device, d: int) -> None:
+    r = torch.tensor([0.5, 0.5 - 2**-54, 0.0], dtype=torch.float64, device=device)
+    q = cgsv_ext.quotas(r, d).tolist()
+    assert q[0] == d
+    assert 0 < q[1] <= d
+    assert q[2] == 0
+
+
 def test_an_integer_gives_a_vector_and_a_sequence_a_matrix(device: torch.device) -> None:
     r = torch.tensor([0.5, 0.25], device=device)
     whole = cgsv_ext.quotas(r, 1000)
