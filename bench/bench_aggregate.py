@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import floor
+import peers
+import pytest
+import torch
+from cases import STEPS, Size, importance, updates
+from race import Entrant, Race
+
+from cgsv_ext import aggregate
+
+
+@pytest.mark.parametrize("size", STEPS, ids=Size.label)
+def bench_aggregate(size: Size, race: Race) -> None:
+    x, r = updates(size), importance(size.n)
+    norms = torch.linalg.vector_norm(x, dim=1)
+    need = floor.aggregate(*size)
+    entrants = [
+        Entrant("aggregate, norms=", lambda: aggregate(x, r, gamma=peers.GAMMA, norms=norms), need),
+        floor.copy(need),
+        Entrant("aggregate", lambda: aggregate(x, r, gamma=peers.GAMMA), need + floor.norms(*size)),
+        Entrant("PyTorch, two products, norms=", lambda: peers.aggregate(x, r, norms), need),
+        Entrant("PyTorch, paper-literal loop", lambda: peers.aggregate_literally(x, r), need),
+    ]
+    race(size.case("aggregate"), entrants)
