@@ -166,7 +166,7 @@ def rewards_by_topk(aggregate: Tensor, quotas: Tensor) -> Tensor:
     """Equation (5) to the letter: one topk per agent over the same vector. Ties fall as topk likes."""
     rewards = aggregate.new_zeros(quotas.numel(), aggregate.numel())
     for i, q in enumerate(quotas.tolist()):
-        kept = aggregate.abs().topk(q, sorted=False).indices
+        kept = aggregate.abs().topk(q).indices
         rewards[i, kept] = aggregate[kept]
     return rewards
 

@@ -48,32 +48,36 @@ void for_each_part(int64_t d, const Selection& selection, const Segments& segmen
     if (split < end) f(i, split, end - split, b.beyond);
   };
 
-  const Chunks chunks(d);
   std::vector<int64_t> starts(segments.count + 1);
   for (int64_t l = 0; l < segments.count; ++l) starts[l + 1] = starts[l] + segments.sizes[l];
 
-  for_each(
-      threads, slots_for(threads, chunks.count, rows.n * d), chunks.count, [&](int64_t c, int) {
-        const int64_t chunk_end = chunks.end(c);
-        int64_t l =
-            std::upper_bound(starts.begin(), starts.end(), chunks.begin(c)) - starts.begin() - 1;
-        for (int64_t begin = chunks.begin(c); begin < chunk_end; ++l) {
-          const int64_t end = std::min(chunk_end, starts[l + 1]);
-          for (int64_t tile = begin; tile < end; tile += tile_columns) {
-            for (int64_t i = 0; i < rows.n; ++i) {
-              const auto address = reinterpret_cast<uintptr_t>(rows.row(i)) + tile * bytes;
-              const int64_t to_line = int64_t(-address % cache_line) / bytes;
-              const int64_t from = tile == begin ? begin : std::min(end, tile + to_line);
-              const int64_t to =
-                  tile + tile_columns >= end ? end : std::min(end, tile + tile_columns + to_line);
-              write(i, l, from, to);
-            }
-          }
-          begin = end;
+  // A task is a chunk of columns of some rows: long parts of each row, yet enough tasks for many
+  // threads.
+  const Chunks chunks(d, 2 * tile_columns);
+  const int64_t blocks = std::min(rows.n, (128 + chunks.count - 1) / chunks.count);
+  const int64_t tasks = chunks.count * blocks;
+  for_each(threads, slots_for(threads, tasks, rows.n * d), tasks, [&](int64_t task, int) {
+    const int64_t c = task / blocks, block = task % blocks;
+    const int64_t chunk_end = chunks.end(c);
+    int64_t l =
+        std::upper_bound(starts.begin(), starts.end(), chunks.begin(c)) - starts.begin() - 1;
+    for (int64_t begin = chunks.begin(c); begin < chunk_end; ++l) {
+      const int64_t end = std::min(chunk_end, starts[l + 1]);
+      for (int64_t tile = begin; tile < end; tile += tile_columns) {
+        for (int64_t i = rows.n * block / blocks; i < rows.n * (block + 1) / blocks; ++i) {
+          const auto address = reinterpret_cast<uintptr_t>(rows.row(i)) + tile * bytes;
+          const int64_t to_line = int64_t(-address % cache_line) / bytes;
+          const int64_t from = tile == begin ? begin : std::min(end, tile + to_line);
+          const int64_t to =
+              tile + tile_columns >= end ? end : std::min(end, tile + tile_columns + to_line);
+          write(i, l, from, to);
         }
-        // Streamed stores are ordered by nothing less.
-        std::atomic_thread_fence(std::memory_order_seq_cst);
-      });
+      }
+      begin = end;
+    }
+    // Streamed stores are ordered by nothing less.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  });
 }
 
 template <class A>

@@ -105,12 +105,12 @@ class Selector {
       bins = place_first_digit(targets, own);
     }
     while (!bins.empty()) {
+      pin(bins, targets);
       if (candidates(bins) <= gather_limit()) {
         gather(bins, targets);
         return;
       }
-      pin(bins, targets);
-      if (candidates(bins) > gather_limit()) bins = refine(bins, targets);
+      bins = refine(bins, targets);
     }
   }
 
@@ -120,6 +120,10 @@ class Selector {
   int64_t gather_limit() const {
     return std::max<int64_t>(1 << 19, std::min<int64_t>(d_ / 8, 1 << 20));
   }
+
+  // More entries than this in one bin are likely ties, and worth a pass to find out. With no bits
+  // left they are, and what is too much to gather must be pinned.
+  int64_t crowd() const { return shift_ == 0 ? 0 : std::max<int64_t>(4096, d_ / 16); }
 
   static int64_t candidates(const std::vector<Bin<A>>& bins) {
     return std::accumulate(bins.begin(), bins.end(), int64_t(0),
@@ -166,41 +170,44 @@ class Selector {
   }
 
   // Which bin holds an entry, for bins in descending order of prefix; or -1.
-  struct Finder {
-    int shift;
-    std::vector<Key<A>> prefixes;        // descending
-    std::vector<uint64_t> first_digits;  // a bit set over the first digit, when there are many
-
-    Finder(const std::vector<Bin<A>>& bins, int shift) : shift(shift) {
-      for (const Bin<A>& bin : bins) prefixes.push_back(bin.prefix);
-      if (bins.size() <= max_prefixes) return;
-      first_digits.resize(first_digit_bins / 64);
-      for (Key<A> prefix : prefixes) {
-        const uint64_t digit = uint64_t(prefix) << shift >> (KeyOf<A>::bits - first_digit_bits);
-        first_digits[digit / 64] |= uint64_t(1) << (digit % 64);
-      }
+  class Finder {
+   public:
+    Finder(const std::vector<Bin<A>>& bins, int shift) : shift_(shift) {
+      for (const Bin<A>& bin : bins) prefixes_.push_back(bin.prefix);
+      if (few()) return;
+      // Many bins: a table over the first digit says which is the first that can hold an entry.
+      first_.assign(first_digit_bins, -1);
+      for (size_t b = prefixes_.size(); b-- > 0;) first_[digit(prefixes_[b] << shift)] = int32_t(b);
     }
 
     // Local indices of the entries that may be in a bin.
     int64_t hits(const A* u, int64_t count, uint32_t* out) const {
-      if (prefixes.size() <= max_prefixes) {
-        return kernels().on<A>().match(u, count, shift, prefixes.data(), int(prefixes.size()), out);
+      if (few()) {
+        return kernels().on<A>().match(u, count, shift_, prefixes_.data(), int(prefixes_.size()),
+                                       out);
       }
       int64_t found = 0;
       for (int64_t j = 0; j < count; ++j) {
-        const uint64_t digit = key_of(u[j]) >> (KeyOf<A>::bits - first_digit_bits);
         out[found] = uint32_t(j);
-        found += int64_t(first_digits[digit / 64] >> (digit % 64) & 1);
+        found += first_[digit(key_of(u[j]))] >= 0;
       }
       return found;
     }
 
     int64_t bin(Key<A> key) const {
-      const Key<A> prefix = shift < KeyOf<A>::bits ? key >> shift : 0;
-      const auto at =
-          std::lower_bound(prefixes.begin(), prefixes.end(), prefix, std::greater<Key<A>>());
-      return at != prefixes.end() && *at == prefix ? at - prefixes.begin() : -1;
+      const Key<A> prefix = shift_ < KeyOf<A>::bits ? key >> shift_ : 0;
+      size_t b = few() ? 0 : size_t(first_[digit(key)]);
+      while (b < prefixes_.size() && prefixes_[b] > prefix) ++b;
+      return b < prefixes_.size() && prefixes_[b] == prefix ? int64_t(b) : -1;
     }
+
+   private:
+    bool few() const { return prefixes_.size() <= max_prefixes; }
+    static size_t digit(Key<A> key) { return size_t(key >> (KeyOf<A>::bits - first_digit_bits)); }
+
+    int shift_;
+    std::vector<Key<A>> prefixes_;  // descending
+    std::vector<int32_t> first_;
   };
 
   // ------------------------------------------------------------------------------------- gather
@@ -261,7 +268,7 @@ class Selector {
     std::vector<size_t> crowded;
     std::vector<Key<A>> prefixes;
     for (size_t b = 0; b < bins.size(); ++b) {
-      if (bins[b].count <= d_ / 16 && shift_ > 0) continue;
+      if (bins[b].count <= crowd()) continue;
       crowded.push_back(b);
       prefixes.push_back(bins[b].prefix);
     }
