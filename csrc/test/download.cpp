@@ -107,8 +107,8 @@ void every_shape() {
   for (DType dtype : dtypes) {
     for (const Threads& threads : all_threads()) check(threaded, dtype, 3, false, threads);
   }
-  // More than the caches are asked to hold.
-  const Case<A> streamed(500'009, {200'000, 0, 300'009}, 9);
+  // More than the caches are asked to hold, and chunks of more than one tile.
+  const Case<A> streamed(700'009, {300'000, 0, 400'009}, 7);
   for (DType dtype : dtypes) check(streamed, dtype, 1, dtype == DType::f32, parallel(3));
 }
 

@@ -21,8 +21,10 @@ void quotas(int64_t n, const double* importance, const Segments& segments, doubl
   for (int64_t i = 0; i < n; ++i) {
     const double ratio = largest > 0 ? altruistic(beta, importance[i]) / largest : 0;
     for (int64_t l = 0; l < segments.count; ++l) {
-      const double share = std::floor(double(segments.sizes[l]) * ratio);
-      quotas[i * segments.count + l] = share > 0 ? int64_t(share) : 0;
+      const int64_t size = segments.sizes[l];
+      const double share = std::floor(double(size) * ratio);
+      quotas[i * segments.count + l] =
+          share >= double(size) ? size : std::max<int64_t>(0, int64_t(share));
     }
   }
 }
