@@ -12,17 +12,22 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from ._load import build_info
 from .types import Updates
 
 _INTEGER = (Integral, torch.SymInt)
+_DEVICES = ("cpu", "meta", *(["cuda"] if build_info()["cuda"] else []))
 
 
 def tensor(op: str, name: str, value: object, like: Tensor | None = None) -> Tensor:
     """A dense tensor, on the device of `like`."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}(): expected {name} to be a tensor, got {type(value).__name__}")
-    if value.layout is not torch.strided:
-        raise ValueError(f"{op}(): expected {name} to be dense, got {value.layout}")
+    if value.layout is not torch.strided or value.is_nested:
+        layout = "a nested tensor" if value.is_nested else value.layout
+        raise ValueError(f"{op}(): expected {name} to be dense, got {layout}")
+    if value.device.type not in _DEVICES:
+        raise ValueError(f"{op}(): expected {name} on {' or '.join(_DEVICES)}, got one on {value.device}")
     if like is not None and value.device != like.device:
         raise ValueError(f"{op}(): expected {name} on {like.device}, got one on {value.device}")
     return value
@@ -48,12 +53,23 @@ def rows(op: str, name: str, value: Updates, like: Tensor | None = None) -> list
     return [first.view(1, first.numel())]
 
 
+def output(op: str, value: object, like: Tensor) -> Tensor:
+    """A tensor to write to, which autograd has no claim on."""
+    out = tensor(op, "out", value, like)
+    if out.requires_grad:
+        raise ValueError(f"{op}(): expected out not to require grad, got one that does")
+    return out
+
+
 def number(op: str, name: str, value: object) -> float:
     """A real number."""
     if isinstance(value, float):
         return value
     if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{op}(): expected {name} to be a float64, got {value!r}") from None
     raise TypeError(f"{op}(): expected {name} to be a number, got {type(value).__name__}")
 
 
@@ -61,4 +77,6 @@ def lengths(op: str, name: str, value: object) -> list[int | torch.SymInt]:
     """A list of integers; those that a tracer made symbols of stay symbols."""
     if not isinstance(value, Sequence) or not all(isinstance(size, _INTEGER) for size in value):
         raise TypeError(f"{op}(): expected {name} to be a sequence of integers, got {value!r}")
+    if not all(-(2**63) <= size < 2**63 for size in value):
+        raise ValueError(f"{op}(): expected {name} to be 64-bit integers, got {value!r}")
     return [size if isinstance(size, torch.SymInt) else int(size) for size in value]

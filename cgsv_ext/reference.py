@@ -1,7 +1,7 @@
 """The mechanism in plain PyTorch, obviously right rather than fast.
 
-Every function has the name, the arguments and the result of its twin in :mod:`cgsv_ext` and computes
-in float64 what the paper's equations say. It is the oracle of the tests. ``rewards_by_topk`` is the
+Every function has the name, the arguments and the result of its twin in :mod:`cgsv_ext` (but for
+``out=`` of ``download``) and computes in float64 what the paper's equations say. It is the oracle of the tests. ``rewards_by_topk`` is the
 download step as one would write it from equation (5): one ``topk`` per agent.
 """
 
@@ -66,16 +66,18 @@ def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor 
     return Aggregation(u, cosines, found)
 
 
-def update_importance(importance: Tensor, cosines: Tensor, *, alpha: float, floor: float | None) -> Tensor:
+def update_importance(
+    importance: Tensor, cosines: Tensor, *, alpha: float = 0.95, floor: float | None = 1e-3
+) -> Tensor:
     """Equation (4): the normalised moving average of the cosines."""
-    r = alpha * _finite_or_zero(importance) + (1 - alpha) * cosines.double()
+    r = alpha * _finite_or_zero(importance) + (1 - alpha) * _finite_or_zero(cosines)
     if floor is not None:
         r = r.clamp(min=floor)
     total = r.sum()
     return r / total if total > 0 else torch.zeros_like(r)
 
 
-def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float) -> Tensor:
+def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float = 1.0) -> Tensor:
     """Equation (5): q_i = max(0, ⌊D · tanh(β r_i) / max_j tanh(β r_j)⌋), within each segment."""
     r = _finite_or_zero(importance).tolist()
     t = [math.copysign(math.tanh(beta * abs(r_i)), r_i) if r_i else 0.0 for r_i in r]
@@ -122,7 +124,7 @@ def _keep(aggregate: Tensor, selection: Selection, segments: Sequence[int] | Non
         j = torch.arange(start, start + size, device=u.device)
         for i in range(n):
             tau, c = magnitude[i, s], last_index[i, s]
-            if c < 0:
+            if c < 0 and tau.isinf():  # nothing, not even a NaN
                 continue
             above = (u > tau) | (u.isnan() & ~tau.isnan())
             tied = (u == tau) | (u.isnan() & tau.isnan())

@@ -1,15 +1,14 @@
 """The reward mechanism, one step at a time and all of it at once.
 
-Everything takes CPU or CUDA tensors, never waits for a device, and raises before it writes: a TypeError for
-an argument of the wrong Python type, a ValueError that says what was expected and what came for everything
-else. Results are detached. Equation and section numbers are those of Xu et al., "Gradient-Driven Rewards to
+Everything raises before it writes: a TypeError for an argument of the wrong Python type, a ValueError that says
+what was expected and what came for everything else. What is in a tensor never raises. Results are detached. Equation and section numbers are those of Xu et al., "Gradient-Driven Rewards to
 Guarantee Fairness in Collaborative Machine Learning", NeurIPS 2021.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, log
+from math import atanh, isfinite
 
 import torch
 from torch import Tensor
@@ -209,7 +208,7 @@ def download(
         n = magnitude.shape[0] if magnitude.dim() > 0 else 0
         out = torch.empty((n, aggregate.numel()), dtype=dtype or aggregate.dtype, device=aggregate.device)
     else:
-        out = _checks.tensor("download", "out", out, aggregate)
+        out = _checks.output("download", out, aggregate)
         if dtype is not None and dtype != out.dtype:
             raise ValueError(f"download(): expected out of the dtype asked for, {dtype}, got {out.dtype}")
     with torch.no_grad():
@@ -237,7 +236,7 @@ def download_(
         As in :func:`download`.
     scale : float
         Step length. Computed in the wider of the two dtypes, product and sum rounded separately, the result
-        rounded once to the parameters' dtype.
+        rounded once to the parameters' dtype. Finite.
     """
     aggregate = _checks.tensor("download_", "aggregate", aggregate)
     magnitude, last_index = _selection("download_", selection, aggregate)
@@ -330,7 +329,7 @@ def reward_step(
     if out is not None:
         if not dense:
             raise ValueError(f"{op}(): expected no out with dense=False, got one")
-        out = _checks.tensor(op, "out", out, like)
+        out = _checks.output(op, out, like)
     with torch.no_grad():
         rewards = out
         if dense and out is None:
@@ -348,7 +347,7 @@ def minimum_beta(ratio: float, importance: float) -> float:
     """Altruism degree that leaves no agent of at least this importance less than `ratio` of the aggregate.
 
     ``β = ln((1 + c) / (1 − c)) / (2 r)``, section 3.4: then tanh(β r) = c, so that q_i ≥ ⌊D · c⌋ for every
-    agent with r_i ≥ r.
+    agent with r_i ≥ r, up to the rounding of β and tanh, which may cost one entry.
 
     Parameters
     ----------
@@ -363,4 +362,4 @@ def minimum_beta(ratio: float, importance: float) -> float:
         raise ValueError(f"minimum_beta(): expected ratio in (0, 1), got {c:g}")
     if not (isfinite(r) and r > 0):
         raise ValueError(f"minimum_beta(): expected importance to be finite and > 0, got {r:g}")
-    return log((1 + c) / (1 - c)) / (2 * r)
+    return atanh(c) / r  # the same formula, exact for a small c, too

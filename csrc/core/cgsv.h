@@ -9,11 +9,11 @@
 //            infinity and equals every other NaN. A selection keeps exactly as many entries as its
 //            quota says.
 // Bits       The same input gives the same bits, whatever the number of threads and the instruction
-//            set: work is cut into chunks fixed by (N, D) alone, and partial sums are added in chunk
-//            order.
+//            set: work is cut into chunks and tiles that the input's shape and dtype fix, and partial
+//            sums are added in chunk order.
 // Aliasing   An output shares no memory with any input. Only download_ updates in place.
 // Failure    Nothing here checks its arguments: the caller has. Running out of memory throws
-//            std::bad_alloc before anything is written.
+//            std::bad_alloc before rewards or parameters are touched.
 #pragma once
 
 #include <cstddef>
@@ -64,7 +64,8 @@ struct Segments {
 };
 
 // Per agent and segment, (n, segments) row by row: agent i keeps entry j of a segment when
-// |u_j| > magnitude, or |u_j| == magnitude and j <= last_index. Nothing is (inf, -1).
+// |u_j| > magnitude, or |u_j| == magnitude and j <= last_index. (inf, -1) keeps nothing, not even a
+// NaN.
 struct Selection {
   const void* magnitude;  // the aggregate's dtype
   const int64_t* last_index;
@@ -104,7 +105,8 @@ void quotas(int64_t n, const double* importance, const Segments& segments, doubl
             int64_t* quotas);
 
 // Magnitude and index of each agent's quota-th entry, in each segment; quotas are clamped to
-// [0, size]. Reads the aggregate two or three times.
+// [0, size]. Reads the aggregate once to count, once to place;
+// once or twice more for each digit that does not tell entries apart.
 void select(const Aggregate& aggregate, int64_t n, const int64_t* quotas, const Segments& segments,
             void* magnitude, int64_t* last_index, const Threads& threads);
 

@@ -40,6 +40,16 @@ std::string dtype_name(ScalarType dtype) {
       return "int64";
     case ScalarType::Int:
       return "int32";
+    case ScalarType::Short:
+      return "int16";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::ComplexFloat:
+      return "complex64";
+    case ScalarType::ComplexDouble:
+      return "complex128";
     case ScalarType::Bool:
       return "bool";
     default:
@@ -261,8 +271,9 @@ void Overlap::reads(const char* name, const Tensor& t) {
 }
 
 void Overlap::writes(const char* name, const Tensor& t) {
+  const size_t before = ranges_.size();
   reads(name, t);
-  ranges_.back().written = true;
+  if (ranges_.size() > before) ranges_.back().written = true;
 }
 
 template <class Byte>

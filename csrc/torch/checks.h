@@ -11,6 +11,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../core/cgsv.h"
@@ -63,6 +64,7 @@ class Checks {
   }
   void alpha(double value) const { scalar("alpha", value, value >= 0 && value <= 1, "in [0, 1]"); }
   void beta(double value) const { scalar("beta", value, value > 0, "> 0 (inf is allowed)"); }
+  void scale(double value) const { scalar("scale", value, std::isfinite(value), "finite"); }
   void floor(std::optional<double> value) const {
     if (value)
       scalar("floor", *value, std::isfinite(*value) && *value >= 0, "None or finite and ≥ 0");

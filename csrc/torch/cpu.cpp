@@ -4,6 +4,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <algorithm>
 #include <limits>
 #include <tuple>
 
@@ -211,9 +212,14 @@ class GivenSelection {
   std::vector<int64_t> last_index_;
 };
 
+// A copy-on-write tensor parts from its twin when its data is asked for to be written: before anyone
+// compares addresses.
+void materialize(const Tensor& t) { t.mutable_data_ptr(); }
+
 void download(const Tensor& aggregate, const Tensor& magnitude, const Tensor& last_index,
               const std::optional<Sizes>& segments, const Tensor& rewards) {
   const Checks checks("download", {aggregate});
+  materialize(rewards);
   const Aggregate u = aggregate_of(checks, aggregate);
   const Sizes sizes = checks.segments(segments, u.d);
   const MutableRows rows = checks.out(rewards, magnitude.dim() ? magnitude.size(0) : 0, u.d);
@@ -231,6 +237,8 @@ void download_(const std::vector<Tensor>& parameters, const Tensor& aggregate,
                const Tensor& magnitude, const Tensor& last_index,
                const std::optional<Sizes>& segments, double scale) {
   const Checks checks("download_", {aggregate});
+  checks.scale(scale);
+  for (const Tensor& row : parameters) materialize(row);
   const Aggregate u = aggregate_of(checks, aggregate);
   const Sizes sizes = checks.segments(segments, u.d);
   const RowList<std::byte> list(checks, "parameters", parameters);
@@ -253,6 +261,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> rewar
     const std::optional<Tensor>& norms, const std::optional<Sizes>& segments,
     const std::optional<Tensor>& rewards) {
   const Checks checks("reward_step", updates);
+  if (rewards) materialize(*rewards);
   const RowList<const std::byte> list(checks, "updates", updates);
   const Rows rows = list.rows();
   checks.vector("importance", importance, rows.n);

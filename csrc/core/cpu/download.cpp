@@ -22,8 +22,9 @@ struct Boundary {
 
 template <class A>
 Boundary boundary(A magnitude, int64_t last_index) {
-  constexpr int64_t none = int64_t(~Key<A>(0) >> 1);
-  if (last_index < 0) return {none, none, last_index};
+  constexpr int64_t none = int64_t(~Key<A>(0) >> 1), all = -1;
+  if (last_index < 0 && std::isinf(magnitude)) return {none, none, last_index};
+  if (magnitude < 0) return {all, all, last_index};
   const int64_t key = int64_t(key_of(magnitude));
   const bool nan = key > int64_t(KeyOf<A>::infinity);
   return {key - 1, nan ? none : key, last_index};
@@ -43,7 +44,7 @@ void for_each_part(int64_t d, const Selection& selection, const Segments& segmen
 
   const auto write = [&](int64_t i, int64_t l, int64_t begin, int64_t end) {
     const Boundary& b = boundaries[i * segments.count + l];
-    const int64_t split = std::clamp(b.last_index + 1, begin, end);
+    const int64_t split = std::clamp(b.last_index, begin - 1, end - 1) + 1;
     if (begin < split) f(i, begin, split - begin, b.through);
     if (split < end) f(i, split, end - split, b.beyond);
   };

@@ -11,16 +11,19 @@ namespace cgsv::cpu {
 template <class A>
 class Histogram {
  public:
-  explicit Histogram(int slots) : tables_(slots) {
-    for (Table& table : tables_) table.counts.resize(first_digit_bins);
+  // For d entries in all.
+  Histogram(int slots, int64_t d) : tables_(slots) {
+    for (Table& table : tables_) {
+      table.counts.resize(first_digit_bins);
+      if (d > spill_at) table.spilled.resize(first_digit_bins);
+    }
   }
 
   int slots() const { return int(tables_.size()); }
 
   void add(const A* u, int64_t count, int slot) {
     Table& t = tables_[slot];
-    // 32-bit counters keep the table small; they move over long before one can overflow.
-    if ((t.added += count) > (1 << 24)) t.spill(count);
+    if ((t.added += count) > spill_at) t.spill(count);
     kernels().on<A>().histogram(u, count, t.counts.data(), &t.min, &t.max);
   }
 
@@ -44,6 +47,9 @@ class Histogram {
   Key<A> max() const { return max_; }
 
  private:
+  // 32-bit counters keep the table small; they move over long before one can overflow.
+  static constexpr int64_t spill_at = 1 << 24;
+
   struct Table {
     std::vector<uint32_t> counts;
     std::vector<int64_t> spilled;
@@ -52,7 +58,6 @@ class Histogram {
     Key<A> max = 0;
 
     void spill(int64_t next) {
-      spilled.resize(counts.size());
       for (size_t b = 0; b < counts.size(); ++b) spilled[b] += counts[b];
       std::fill(counts.begin(), counts.end(), 0);
       added = next;

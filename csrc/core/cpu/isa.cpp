@@ -14,12 +14,17 @@ struct Choice {
 
 const Kernels& choose() {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
+  const bool has_avx2 = __builtin_cpu_supports("x86-64-v3");
+  const bool has_avx512 = __builtin_cpu_supports("x86-64-v4");
+#else
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                         __builtin_cpu_supports("bmi2");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                           __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512cd") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
   const Choice choices[] = {
       {&avx512::table, has_avx512}, {&avx2::table, has_avx2}, {&baseline::table, true}};
 #else

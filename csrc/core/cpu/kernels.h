@@ -37,8 +37,9 @@ struct KeyOf<double> {
 template <class A>
 using Key = typename KeyOf<A>::type;
 
+// Always inlined: a copy emitted for AVX-512 must not become everyone's.
 template <class A>
-inline Key<A> key_of(A u) {
+__attribute__((always_inline)) inline Key<A> key_of(A u) {
   Key<A> bits;
   __builtin_memcpy(&bits, &u, sizeof(bits));
   bits &= ~Key<A>(0) >> 1;

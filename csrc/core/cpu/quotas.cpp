@@ -23,8 +23,9 @@ void quotas(int64_t n, const double* importance, const Segments& segments, doubl
     for (int64_t l = 0; l < segments.count; ++l) {
       const int64_t size = segments.sizes[l];
       const double share = std::floor(double(size) * ratio);
-      quotas[i * segments.count + l] =
-          share >= double(size) ? size : std::max<int64_t>(0, int64_t(share));
+      quotas[i * segments.count + l] = share >= double(size) ? size
+                                       : share > 0           ? int64_t(share)
+                                                             : 0;
     }
   }
 }

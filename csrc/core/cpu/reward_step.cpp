@@ -39,7 +39,7 @@ void run(const RewardStep& step, const Threads& threads) {
 
   // Over the whole vector, the first pass of the selection rides along with the aggregation.
   std::vector<Histogram<A>> histogram;
-  if (whole) histogram.emplace_back(slots_for(threads, Chunks(d).count, n * d));
+  if (whole) histogram.emplace_back(slots_for(threads, Chunks(d).count, n * d), d);
   aggregate_into<A>(step.updates, step.norms, first_weights(step).data(), step.gamma, u,
                     step.cosines, whole ? &histogram[0] : nullptr, threads);
   update_importance(n, step.importance, step.cosines, step.alpha, step.floor, step.new_importance);

@@ -5,10 +5,11 @@
 // a bin of entries among which its boundary lies, and a rank within it. Then, as long as there are
 // quotas to place:
 //
-//   gather   few candidates in all the bins: collect them, and order them by (key, index).
 //   pin      a crowded bin: one pass finds its least and its greatest key. Where they are equal the
 //            magnitude is known, and the ties are located through the counts by chunk.
-//   refine   otherwise: count the next digit within the bins.
+//   gather   few candidates in the bins that are left: collect them, order them by (key, index).
+//   refine   otherwise: count the next digit within the bins. Should no digit be left, the prefixes
+//            are keys, and a tally by chunk locates the ties.
 //
 // Ties need no care in `gather`, since no two (key, index) are equal, and adversarial inputs (all
 // equal, half zeros, few distinct values) cost `pin` one pass. Every result is an exact count or a
@@ -17,7 +18,7 @@
 
 #include <cstring>
 
-#include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -99,17 +100,14 @@ class Selector {
     } else if (histogram) {
       bins = place_first_digit(targets, *histogram);
     } else {
-      Histogram<A> own(slots_);
+      Histogram<A> own(slots_, d_);
       for_each(threads_, slots_, chunks_.count,
                [&](int64_t c, int slot) { own.add(u_ + chunks_.begin(c), chunks_.size(c), slot); });
       bins = place_first_digit(targets, own);
     }
-    while (!bins.empty()) {
-      pin(bins, targets);
-      if (candidates(bins) <= gather_limit()) {
-        gather(bins, targets);
-        return;
-      }
+    for (pin(bins, targets); !bins.empty(); pin(bins, targets)) {
+      if (candidates(bins) <= gather_limit()) return gather(bins, targets);
+      if (shift_ == 0) return tally(bins, targets);
       bins = refine(bins, targets);
     }
   }
@@ -121,9 +119,8 @@ class Selector {
     return std::max<int64_t>(1 << 19, std::min<int64_t>(d_ / 8, 1 << 20));
   }
 
-  // More entries than this in one bin are likely ties, and worth a pass to find out. With no bits
-  // left they are, and what is too much to gather must be pinned.
-  int64_t crowd() const { return shift_ == 0 ? 0 : std::max<int64_t>(4096, d_ / 16); }
+  // More entries than this in one bin are likely ties, and worth a pass to find out.
+  int64_t crowd() const { return std::max<int64_t>(4096, d_ / 16); }
 
   static int64_t candidates(const std::vector<Bin<A>>& bins) {
     return std::accumulate(bins.begin(), bins.end(), int64_t(0),
@@ -195,10 +192,13 @@ class Selector {
     }
 
     int64_t bin(Key<A> key) const {
-      const Key<A> prefix = shift_ < KeyOf<A>::bits ? key >> shift_ : 0;
-      size_t b = few() ? 0 : size_t(first_[digit(key)]);
-      while (b < prefixes_.size() && prefixes_[b] > prefix) ++b;
-      return b < prefixes_.size() && prefixes_[b] == prefix ? int64_t(b) : -1;
+      const Key<A> prefix = key >> shift_;
+      auto at = prefixes_.begin();
+      if (!few()) at += first_[digit(key)];
+      if (at != prefixes_.end() && *at != prefix) {
+        at = std::lower_bound(at, prefixes_.end(), prefix, std::greater<>());
+      }
+      return at != prefixes_.end() && *at == prefix ? at - prefixes_.begin() : -1;
     }
 
    private:
@@ -240,88 +240,109 @@ class Selector {
     for_each(threads_, slots_for(threads_, int64_t(bins.size()), start[bins.size()] * 8),
              int64_t(bins.size()), [&](int64_t b, int) {
                const Bin<A>& bin = bins[b];
-               order(entries.data() + start[b], bin, targets);
+               Entry* const first = entries.data() + start[b];
+               order(first, first, first + bin.count, bin.prefix, &targets[bin.first_target],
+                     &targets[bin.last_target]);
              });
   }
 
-  // Order statistics of one bin, rank by rank from the first.
-  void order(Entry* begin, const Bin<A>& bin, std::vector<Target<A>>& targets) const {
-    Entry* const end = begin + bin.count;
-    Entry* from = begin;
-    for (int64_t i = bin.first_target; i < bin.last_target; ++i) {
-      Target<A>& t = targets[i];
-      Entry* const at = begin + (t.rank - 1);
-      if (at >= from) {
-        std::nth_element(from, at, end, std::greater<>());
-        from = at + 1;
-      }
-      const Key<A> prefix = shift_ < KeyOf<A>::bits ? bin.prefix << shift_ : 0;
-      t.key = prefix | O::low_bits(*at, shift_);
-      t.index = O::index(*at, shift_);
-    }
+  // Order statistics of the bin that begins at `bin`, the middle target first: what it splits off on
+  // either side is all that the targets on that side need to look at.
+  void order(Entry* bin, Entry* from, Entry* to, Key<A> prefix, Target<A>* first,
+             Target<A>* last) const {
+    if (first == last) return;
+    Target<A>* const middle = first + (last - first) / 2;
+    Entry* const at = bin + (middle->rank - 1);
+    std::nth_element(from, at, to, std::greater<>());
+    middle->key = prefix << shift_ | O::low_bits(*at, shift_);
+    middle->index = O::index(*at, shift_);
+    order(bin, from, at, prefix, first, middle);
+    order(bin, at + 1, to, prefix, middle + 1, last);
   }
 
   // ------------------------------------------------------------------------------------- pin
 
   // Settles the targets of crowded bins that hold a single key, and drops these bins.
   void pin(std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) const {
-    std::vector<size_t> crowded;
+    std::vector<Bin<A>> crowded, rest;
     std::vector<Key<A>> prefixes;
-    for (size_t b = 0; b < bins.size(); ++b) {
-      if (bins[b].count <= crowd()) continue;
-      crowded.push_back(b);
-      prefixes.push_back(bins[b].prefix);
+    for (const Bin<A>& bin : bins) {
+      (bin.count > crowd() ? crowded : rest).push_back(bin);
+      if (bin.count > crowd()) prefixes.push_back(bin.prefix);
     }
-    if (crowded.empty()) return;
     const size_t n = crowded.size();
+    if (n == 0) return;
+    static_assert(max_prefixes >= 16, "no more than 16 bins hold a sixteenth each");
     std::vector<Extent<A>> extents(chunks_.count * n);
     for_each_block([&](const A* u, int64_t count, int64_t, int64_t c, int) {
-      for (size_t p = 0; p < n; p += max_prefixes) {
-        kernels().on<A>().extent(u, count, shift_, &prefixes[p],
-                                 int(std::min<size_t>(max_prefixes, n - p)), &extents[c * n + p]);
-      }
+      kernels().on<A>().extent(u, count, shift_, prefixes.data(), int(n), &extents[c * n]);
     });
 
-    std::vector<char> settled(bins.size());
-    std::vector<std::pair<size_t, Target<A>*>> tied;  // which crowded bin, which target
+    std::vector<Tied> tied;
     for (size_t p = 0; p < n; ++p) {
       Extent<A> all;
       for (int64_t c = 0; c < chunks_.count; ++c) {
-        const Extent<A>& e = extents[c * n + p];
-        all.min = std::min(all.min, e.min);
-        all.max = std::max(all.max, e.max);
+        all.min = std::min(all.min, extents[c * n + p].min);
+        all.max = std::max(all.max, extents[c * n + p].max);
       }
-      if (all.min != all.max) continue;
-      const Bin<A>& bin = bins[crowded[p]];
-      settled[crowded[p]] = true;
-      for (int64_t i = bin.first_target; i < bin.last_target; ++i) {
-        targets[i].key = all.min;
-        tied.push_back({p, &targets[i]});
+      if (all.min == all.max) {
+        tie(crowded[p], all.min, p, targets, tied);
+      } else {
+        rest.push_back(crowded[p]);
       }
     }
-    for_each(threads_, slots_for(threads_, int64_t(tied.size()), int64_t(tied.size()) * d_ / 128),
-             int64_t(tied.size()), [&](int64_t k, int) {
-               const auto [p, t] = tied[k];
-               locate(*t, [&, p = p](int64_t c) { return extents[c * n + p].count; });
-             });
-
-    std::vector<Bin<A>> rest;
-    for (size_t b = 0; b < bins.size(); ++b) {
-      if (!settled[b]) rest.push_back(bins[b]);
-    }
+    locate(tied, [&](int64_t c, size_t p) { return extents[c * n + p].count; });
+    std::sort(rest.begin(), rest.end(),
+              [](const Bin<A>& a, const Bin<A>& b) { return a.prefix > b.prefix; });
     bins = rest;
   }
 
-  // The index of the rank-th entry with exactly the target's key.
-  template <class Count>
-  void locate(Target<A>& t, const Count& ties_in_chunk) const {
-    int64_t left = t.rank;
-    int64_t c = 0;
-    for (; left > ties_in_chunk(c); ++c) left -= ties_in_chunk(c);
-    for (t.index = chunks_.begin(c);; ++t.index) {
-      left -= key_of(u_[t.index]) == t.key;
-      if (left == 0) return;
+  // Settles all targets when no bits are left, so that every prefix is a key.
+  void tally(const std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) const {
+    const size_t n = bins.size();
+    const Finder finder(bins, shift_);
+    std::vector<int64_t> counts(chunks_.count * n);
+    for_each_block([&](const A* u, int64_t count, int64_t, int64_t c, int) {
+      uint32_t hits[block_size];
+      const int64_t found = finder.hits(u, count, hits);
+      for (int64_t h = 0; h < found; ++h) {
+        const int64_t b = finder.bin(key_of(u[hits[h]]));
+        if (b >= 0) ++counts[c * n + size_t(b)];
+      }
+    });
+    std::vector<Tied> tied;
+    for (size_t b = 0; b < n; ++b) tie(bins[b], bins[b].prefix, b, targets, tied);
+    locate(tied, [&](int64_t c, size_t b) { return counts[c * n + b]; });
+  }
+
+  // A target whose key is known, and where its ties are counted.
+  struct Tied {
+    Target<A>* target;
+    size_t column;
+  };
+
+  static void tie(const Bin<A>& bin, Key<A> key, size_t column, std::vector<Target<A>>& targets,
+                  std::vector<Tied>& tied) {
+    for (int64_t i = bin.first_target; i < bin.last_target; ++i) {
+      targets[i].key = key;
+      tied.push_back({&targets[i], column});
     }
+  }
+
+  // The index of the rank-th entry with exactly the target's key; ties(c, column) are in chunk c.
+  template <class Ties>
+  void locate(const std::vector<Tied>& tied, const Ties& ties) const {
+    const int64_t n = int64_t(tied.size());
+    for_each(threads_, slots_for(threads_, n, n * chunks_.columns), n, [&](int64_t k, int) {
+      Target<A>& t = *tied[k].target;
+      int64_t left = t.rank;
+      int64_t c = 0;
+      for (; left > ties(c, tied[k].column); ++c) left -= ties(c, tied[k].column);
+      for (t.index = chunks_.begin(c);; ++t.index) {
+        left -= key_of(u_[t.index]) == t.key;
+        if (left == 0) return;
+      }
+    });
   }
 
   // ------------------------------------------------------------------------------------- refine

@@ -205,9 +205,6 @@ inline Vec<Lane, L> widen(const T* p) {
     return load<Lane, L>(reinterpret_cast<const Lane*>(p));
   } else if constexpr (sizeof(T) == 4) {
     return to_double<L>(load<float, L>(reinterpret_cast<const float*>(p)));
-  } else if constexpr (sizeof(T) == 8) {
-    return __builtin_convertvector((load<double, L>(reinterpret_cast<const double*>(p))),
-                                   Vec<Lane, L>);
   } else {
     const Vec<uint16_t, L> raw = load<uint16_t, L>(reinterpret_cast<const uint16_t*>(p));
     Vec<float, L> f;
