@@ -1,8 +1,8 @@
 """The mechanism in plain PyTorch, obviously right rather than fast.
 
-Every function has the name, the arguments and the result of its twin in :mod:`cgsv_ext` (but for
-``out=`` of ``download``) and computes in float64 what the paper's equations say. It is the oracle of the tests. ``rewards_by_topk`` is the
-download step as one would write it from equation (5): one ``topk`` per agent.
+Every function has the name, the arguments and the result of its twin in :mod:`cgsv_ext` (but for ``out=`` of
+``download``) and computes in float64 what the paper's equations say. It is the oracle of the tests.
+``rewards_by_topk`` is the download step as one would write it from equation (5): one ``topk`` per agent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The reward mechanism, one step at a time and all of it at once.
 
-Everything raises before it writes: a TypeError for an argument of the wrong Python type, a ValueError that says
-what was expected and what came for everything else. What is in a tensor never raises. Results are detached. Equation and section numbers are those of Xu et al., "Gradient-Driven Rewards to
-Guarantee Fairness in Collaborative Machine Learning", NeurIPS 2021.
+Everything raises before it writes: a TypeError for an argument of the wrong Python type, a ValueError that
+says what was expected and what came for everything else. What is in a tensor never raises. Results are
+detached. Equation and section numbers are those of Xu et al., "Gradient-Driven Rewards to Guarantee Fairness
+in Collaborative Machine Learning", NeurIPS 2021.
 """
 
 from __future__ import annotations

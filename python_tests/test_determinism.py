@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -90,9 +91,12 @@ def cases() -> Iterator[tuple[str, tuple[Any, ...]]]:
             (5, 5003, "alike"),
             (6, 5003, "scaled"),
             (7, 2050, "integers"),
+            (6, 700, "rubbish"),
             (9, 131_101, "alike"),
         ):
             x = oracle.updates_of(kind, n, d, dtype, d)
+            if kind == "rubbish":
+                x[1, 3], x[2, 699], x[4] = math.inf, math.nan, 0
             r = torch.rand(n, generator=oracle.generator(n))
             for segments in (None, [d // 3, 0, d - d // 3]):
                 yield f"{oracle.name(dtype)} {n}x{d} {kind} {segments}", everything(x, r, segments)
@@ -100,9 +104,11 @@ def cases() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for kind in oracle.HARD:
             u = oracle.hard(kind, 9_011, dtype)
             selection = cgsv_ext.select(u, oracle.some_quotas(9_011, 20))
-            rewards = tuple(cgsv_ext.download(u, selection, dtype=to) for to in DTYPES if "nan" not in kind)
-            added = tuple(oracle.normal(29, 9_011).to(to) for to in DTYPES if "nan" not in kind)
+            rewards = tuple(cgsv_ext.download(u, selection, dtype=to) for to in DTYPES)
+            added = tuple(oracle.normal(29, 9_011).to(to) for to in DTYPES)
             for w in added:
+                w[:, ::7] = math.inf
+                w[:, 1::7] = math.nan
                 cgsv_ext.download_(w, u, selection, scale=0.3)
             yield f"{oracle.name(dtype)} {kind}", (selection, rewards, added)
     for dtype in AGGREGATE_DTYPES:

@@ -38,7 +38,7 @@ def test_every_column_counts_once(device: torch.device, dtype: torch.dtype, d: i
 
 
 @dtypes
-@pytest.mark.parametrize("d", [16_384, 16_385, 100_000])
+@pytest.mark.parametrize("d", [16_384, 16_385, 300_001])
 def test_long_rows_are_summed_to_their_ends(device: torch.device, dtype: torch.dtype, d: int) -> None:
     x = torch.ones(3, d, dtype=dtype, device=device)
     x[1, -1] = 0

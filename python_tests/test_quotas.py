@@ -71,6 +71,14 @@ def test_negative_importance_gets_nothing_beside_positive(device: torch.device) 
     assert cgsv_ext.quotas(torch.tensor([0.5, -0.5, 0.0], device=device), 100).tolist() == [100, 0, 0]
 
 
+@pytest.mark.parametrize("least", [1e-300, 5e-324])
+def test_a_largest_importance_next_to_nothing_still_gets_everything(
+    device: torch.device, least: float
+) -> None:
+    r = torch.tensor([least, -0.5, 0.0], dtype=torch.float64, device=device)
+    assert cgsv_ext.quotas(r, [100, 0]).tolist() == [[100, 0], [0, 0], [0, 0]]
+
+
 def test_infinite_beta_gives_everything_to_every_positive_importance(device: torch.device) -> None:
     r = torch.tensor([0.5, 1e-300, 0.0, -0.2, 0.1], dtype=torch.float64, device=device)
     assert cgsv_ext.quotas(r, 50, beta=math.inf).tolist() == [50, 50, 0, 0, 50]

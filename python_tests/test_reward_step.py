@@ -294,7 +294,7 @@ def test_rounds_may_follow_each_other(device: torch.device, dtype: torch.dtype) 
 def test_more_than_2_to_the_31_columns(
     device: torch.device, dtype: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
-    """Needs 14 GB and some ten seconds: pytest -m slow -k 2_to_the_31."""
+    """Needs 14 GB and a minute or two: pytest -m slow -k 2_to_the_31."""
     if "slow" not in request.config.getoption("markexpr"):
         pytest.skip("takes 14 GB: run with -m slow")
     d = (1 << 31) + 1003
