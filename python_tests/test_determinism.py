@@ -103,6 +103,8 @@ def cases() -> Iterator[tuple[str, tuple[Any, ...]]]:
     for dtype in AGGREGATE_DTYPES:
         for kind in oracle.HARD:
             u = oracle.hard(kind, 9_011, dtype)
+            if "nan" in kind:  # with payloads in all of its bits
+                oracle.bits(u)[::97] += 0x123457 << (0 if dtype == torch.float32 else 27)
             selection = cgsv_ext.select(u, oracle.some_quotas(9_011, 20))
             rewards = tuple(cgsv_ext.download(u, selection, dtype=to) for to in DTYPES)
             added = tuple(oracle.normal(29, 9_011).to(to) for to in DTYPES)

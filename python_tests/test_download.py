@@ -269,3 +269,46 @@ def test_product_and_sum_are_rounded_separately(device: torch.device, aggregate_
     w = torch.full((1, 100), -1 - 2 * eps, dtype=aggregate_dtype, device=device)
     cgsv_ext.download_(w, u, cgsv_ext.select(u, torch.tensor([100], device=device)), scale=1 + eps)
     assert w.tolist() == [[0.0] * 100]
+
+
+# selections that no quota gives
+
+
+@aggregate_dtypes
+@pytest.mark.parametrize(
+    ("magnitude", "last_index", "kept"),
+    [
+        (3.0, 2**63 - 1, [0, 0, 3, 4, math.inf, math.nan]),
+        (2.5, -1, [0, 0, 3, 4, math.inf, math.nan]),
+        (-2.5, -1, [1, 2, 3, 4, math.inf, math.nan]),
+        (math.inf, 4, [0, 0, 0, 0, math.inf, math.nan]),
+        (math.inf, -1, [0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_a_selection_means_what_its_formula_says(
+    device: torch.device,
+    aggregate_dtype: torch.dtype,
+    magnitude: float,
+    last_index: int,
+    kept: list[float],
+) -> None:
+    u = torch.tensor([1, 2, 3, 4, math.inf, math.nan], dtype=aggregate_dtype, device=device)
+    selection = Selection(
+        torch.tensor([magnitude], dtype=aggregate_dtype, device=device),
+        torch.tensor([last_index], device=device),
+    )
+    expected = torch.tensor([kept], dtype=aggregate_dtype, device=device)
+    assert_same_bits(cgsv_ext.download(u, selection), expected)
+    assert_same_bits(cgsv_ext.reference.download(u, selection), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=oracle.name)
+def test_out_may_lie_at_any_address(dtype: torch.dtype) -> None:
+    n, d = 4, 1_100_003
+    size = torch.empty((), dtype=dtype).element_size()
+    memory = bytearray(n * d * size + 1)
+    out = torch.frombuffer(memory, dtype=dtype, offset=1, count=n * d).view(n, d)
+    u = oracle.normal(d)
+    selection = cgsv_ext.select(u, torch.tensor([d, d // 2, 7, 0]))
+    cgsv_ext.download(u, selection, out=out)
+    assert_same_bits(out.clone(), cgsv_ext.download(u, selection, dtype=dtype))

@@ -166,6 +166,7 @@ OUTS: dict[str, Change] = {
     "meta": lambda out: out.to("meta"),
     "sparse": lambda out: out.to_sparse(),
     "complex": lambda out: out.to(torch.complex64),
+    "requires grad": lambda out: out.clone().requires_grad_(),
 }
 SEGMENTS: dict[str, Change] = {
     "too short": lambda _: [5, 2],
@@ -174,6 +175,7 @@ SEGMENTS: dict[str, Change] = {
     "negative": lambda _: [9, -1],
     "overflowing": lambda _: [2**62, 2**62, 2**62, 2**62 + 8],
     "the largest": lambda _: [2**63 - 1, 9],
+    "beyond 64 bits": lambda _: [2**63, 4],
 }
 SELECTIONS: dict[str, Change] = {
     "magnitude of another dtype": lambda s: s._replace(magnitude=s.magnitude.double()),
@@ -249,6 +251,7 @@ CASES: list[tuple[str, str, dict[str, Change]]] = [
     ("download_", "aggregate", AGGREGATES | {"one too many": lambda u: torch.cat([u, u[:1]])}),
     ("download_", "selection", SELECTIONS),
     ("download_", "segments", SEGMENTS),
+    ("download_", "scale", numbers(math.nan, math.inf, -math.inf)),
     ("reward_step", "updates", ROWS),
     ("reward_step", "importance", VECTORS),
     ("reward_step", "weights", VECTORS),

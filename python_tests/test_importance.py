@@ -108,3 +108,11 @@ def test_equal_agents_stay_equal(device: torch.device) -> None:
     cosines = torch.tensor([0.1, 0.7, 0.1, 0.7], device=device)
     got = update_importance(r, cosines)
     oracle.assert_same_bits(got[:2], got[2:])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_cosine_that_is_not_finite_counts_as_zero(device: torch.device, bad: float) -> None:
+    r = torch.tensor([0.5, 0.5], device=device)
+    got = update_importance(r, torch.tensor([bad, 0.5], device=device))
+    expected = update_importance(r, torch.tensor([0.0, 0.5], device=device))
+    assert torch.equal(got, expected)

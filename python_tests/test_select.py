@@ -225,3 +225,17 @@ def test_the_order_of_the_columns_does_not_matter_without_ties(
     plain, shuffled = cgsv_ext.select(u, q), cgsv_ext.select(u[order], q)
     assert torch.equal(shuffled.magnitude, plain.magnitude)
     assert torch.equal(order[shuffled.last_index], plain.last_index)
+
+
+@dtypes
+def test_thousands_of_quotas_among_thousands_of_ties(device: torch.device, dtype: torch.dtype) -> None:
+    """Too many candidates to gather, no bin crowded, and no bits left that tell them apart."""
+    d = 1_500_000
+    u = 1 + torch.randint(0, 2**12, (d,), generator=oracle.generator(0)).to(dtype) / 2**19
+    check(u.to(device), some_quotas(d, 3000).to(device))
+
+
+def test_many_quotas_in_one_bin(device: torch.device) -> None:
+    d = 60_000
+    u = 1 + torch.rand(d, generator=oracle.generator(1)) / 256
+    check(u.to(device), some_quotas(d, 3000).to(device))
