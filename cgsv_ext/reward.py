@@ -34,8 +34,7 @@ def norms(updates: Updates) -> Tensor:
         (N,) float64; not finite where an update is not.
     """
     rows = _checks.rows("norms", "updates", updates)
-    with torch.no_grad():
-        return ops.norms(rows)  # type: ignore[no-any-return]
+    return ops.norms(rows)  # type: ignore[no-any-return]
 
 
 def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor | None = None) -> Aggregation:
@@ -66,8 +65,7 @@ def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor 
     gamma = _checks.number("aggregate", "gamma", gamma)
     if norms is not None:
         norms = _checks.tensor("aggregate", "norms", norms, rows[0])
-    with torch.no_grad():
-        return Aggregation(*ops.aggregate(rows, weights, gamma, norms))
+    return Aggregation(*ops.aggregate(rows, weights, gamma, norms))
 
 
 def update_importance(
@@ -99,8 +97,7 @@ def update_importance(
     alpha = _checks.number("update_importance", "alpha", alpha)
     if floor is not None:
         floor = _checks.number("update_importance", "floor", floor)
-    with torch.no_grad():
-        return ops.update_importance(importance, cosines, alpha, floor)  # type: ignore[no-any-return]
+    return ops.update_importance(importance, cosines, alpha, floor)  # type: ignore[no-any-return]
 
 
 def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float = 1.0) -> Tensor:
@@ -127,9 +124,8 @@ def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float = 1.0)
     whole = not isinstance(sizes, Sequence)
     lengths = _checks.lengths("quotas", "sizes", [sizes] if whole else sizes)
     beta = _checks.number("quotas", "beta", beta)
-    with torch.no_grad():
-        q: Tensor = ops.quotas(importance, lengths, beta)
-        return q.squeeze(1) if whole else q
+    q: Tensor = ops.quotas(importance, lengths, beta)
+    return q.squeeze(1) if whole else q
 
 
 def select(aggregate: Tensor, quotas: Tensor, *, segments: Sequence[int] | None = None) -> Selection:
@@ -154,8 +150,7 @@ def select(aggregate: Tensor, quotas: Tensor, *, segments: Sequence[int] | None 
     aggregate = _checks.tensor("select", "aggregate", aggregate)
     quotas = _checks.tensor("select", "quotas", quotas, aggregate)
     parts = None if segments is None else _checks.lengths("select", "segments", segments)
-    with torch.no_grad():
-        return Selection(*ops.select(aggregate, quotas, parts))
+    return Selection(*ops.select(aggregate, quotas, parts))
 
 
 def _selection(op: str, selection: Selection, like: Tensor) -> Selection:
@@ -212,8 +207,7 @@ def download(
         out = _checks.output("download", out, aggregate)
         if dtype is not None and dtype != out.dtype:
             raise ValueError(f"download(): expected out of the dtype asked for, {dtype}, got {out.dtype}")
-    with torch.no_grad():
-        ops.download(aggregate, magnitude, last_index, parts, out)
+    ops.download(aggregate, magnitude, last_index, parts, out)
     _written(out)
     return out
 
@@ -243,9 +237,8 @@ def download_(
     magnitude, last_index = _selection("download_", selection, aggregate)
     parts = None if segments is None else _checks.lengths("download_", "segments", segments)
     scale = _checks.number("download_", "scale", scale)
-    with torch.no_grad():
-        rows = _checks.rows("download_", "parameters", parameters, aggregate)
-        ops.download_(rows, aggregate, magnitude, last_index, parts, scale)
+    rows = _checks.rows("download_", "parameters", parameters, aggregate)
+    ops.download_(rows, aggregate, magnitude, last_index, parts, scale)
     _written(*rows)
 
 
@@ -331,14 +324,13 @@ def reward_step(
         if not dense:
             raise ValueError(f"{op}(): expected no out with dense=False, got one")
         out = _checks.output(op, out, like)
-    with torch.no_grad():
-        rewards = out
-        if dense and out is None:
-            shape = like.shape if len(rows) == 1 else (len(rows), like.numel())
-            rewards = torch.empty(shape, dtype=like.dtype, device=like.device)
-        r, cosines, q, u, magnitude, last_index, found, valid = ops.reward_step(
-            rows, importance, gamma, alpha, beta, floor, weights, norms, parts, rewards
-        )
+    rewards = out
+    if dense and out is None:
+        shape = like.shape if len(rows) == 1 else (len(rows), like.numel())
+        rewards = torch.empty(shape, dtype=like.dtype, device=like.device)
+    r, cosines, q, u, magnitude, last_index, found, valid = ops.reward_step(
+        rows, importance, gamma, alpha, beta, floor, weights, norms, parts, rewards
+    )
     if out is not None:
         _written(out)
     return RewardStep(rewards, r, cosines, q, u, Selection(magnitude, last_index), found, valid)
