@@ -37,7 +37,7 @@ def rows(op: str, name: str, value: Updates, like: Tensor | None = None) -> list
     """Updates as the ops take them: [the (N, D) tensor], or N ≥ 2 tensors of D elements each."""
     if isinstance(value, Tensor):
         return [tensor(op, name, value, like)]
-    if not isinstance(value, Sequence):
+    if not isinstance(value, (Sequence, torch.nn.ParameterList)):
         raise TypeError(
             f"{op}(): expected {name} to be an (N, D) tensor or a sequence of N tensors, "
             f"got {type(value).__name__}"

@@ -241,8 +241,8 @@ class Selector {
              int64_t(bins.size()), [&](int64_t b, int) {
                const Bin<A>& bin = bins[b];
                Entry* const first = entries.data() + start[b];
-               order(first, first, first + bin.count, bin.prefix, &targets[bin.first_target],
-                     &targets[bin.last_target]);
+               order(first, first, first + bin.count, bin.prefix, targets.data() + bin.first_target,
+                     targets.data() + bin.last_target);
              });
   }
 
