@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse blocks above 32 MB, as if all results and temporaries, the peers' too, were preallocated.
+    """Let glibc reuse blocks above 32 MB, as if all results, the peers' too, were preallocated.
 
     Otherwise each call pays the operating system for fresh pages, which would be most of what is measured.
     """
