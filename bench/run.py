@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 def keep_freed_memory() -> None:
     """Let glibc reuse blocks above 32 MB, as if all results, the peers' too, were preallocated.
 
-    Otherwise each call pays the operating system for fresh pages, which would be most of what is measured.
+    Otherwise each call pays the operating system for fresh pages, up to as much time as it takes itself.
     """
     mmap_threshold, trim_threshold = -3, -1
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
