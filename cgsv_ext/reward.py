@@ -34,7 +34,8 @@ def norms(updates: Updates) -> Tensor:
         (N,) float64; not finite where an update is not.
     """
     rows = _checks.rows("norms", "updates", updates)
-    return ops.norms(rows)  # type: ignore[no-any-return]
+    lengths: Tensor = ops.norms(rows)
+    return lengths
 
 
 def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor | None = None) -> Aggregation:
@@ -97,7 +98,8 @@ def update_importance(
     alpha = _checks.number("update_importance", "alpha", alpha)
     if floor is not None:
         floor = _checks.number("update_importance", "floor", floor)
-    return ops.update_importance(importance, cosines, alpha, floor)  # type: ignore[no-any-return]
+    r: Tensor = ops.update_importance(importance, cosines, alpha, floor)
+    return r
 
 
 def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float = 1.0) -> Tensor:
