@@ -1,5 +1,4 @@
 // Step 7: what each agent downloads, as rows of their own or added to its parameters in place.
-#include <cmath>
 #include <vector>
 
 #include "parallel.h"
@@ -13,22 +12,6 @@ constexpr int64_t tile_columns = 4096;
 // read of the destination.
 constexpr int64_t streamed_bytes = 8 << 20;
 constexpr int64_t cache_line = 64;
-
-// Where one agent's part of one segment ends, as keys: an entry is kept when its key exceeds
-// `through` up to last_index, and `beyond` after it.
-struct Boundary {
-  int64_t through, beyond, last_index;
-};
-
-template <class A>
-Boundary boundary(A magnitude, int64_t last_index) {
-  constexpr int64_t none = int64_t(~Key<A>(0) >> 1), all = -1;
-  if (last_index < 0 && std::isinf(magnitude)) return {none, none, last_index};
-  if (magnitude < 0) return {all, all, last_index};
-  const int64_t key = int64_t(key_of(magnitude));
-  const bool nan = key > int64_t(KeyOf<A>::infinity);
-  return {key - 1, nan ? none : key, last_index};
-}
 
 // f(row, first column, count, threshold) over all rows and columns, in parallel; the parts of a row
 // begin on cache lines except at the ends of a chunk.

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../cgsv.h"
+#include "../key.h"
 
 namespace cgsv::cpu {
 
@@ -17,34 +18,6 @@ struct float16 {
   static constexpr bool is_bfloat = false;
   uint16_t bits;
 };
-
-// The rank of a magnitude: the bits of |u| as an integer, which orders as |u| does; every NaN counts
-// as the first one above infinity. A float has 31 such bits, a double 63.
-template <class A>
-struct KeyOf;
-template <>
-struct KeyOf<float> {
-  using type = uint32_t;
-  static constexpr int bits = 31;
-  static constexpr uint32_t infinity = 0x7f800000u;
-};
-template <>
-struct KeyOf<double> {
-  using type = uint64_t;
-  static constexpr int bits = 63;
-  static constexpr uint64_t infinity = 0x7ff0000000000000u;
-};
-template <class A>
-using Key = typename KeyOf<A>::type;
-
-// Always inlined: a copy emitted for AVX-512 must not become everyone's.
-template <class A>
-__attribute__((always_inline)) inline Key<A> key_of(A u) {
-  Key<A> bits;
-  __builtin_memcpy(&bits, &u, sizeof(bits));
-  bits &= ~Key<A>(0) >> 1;
-  return bits > KeyOf<A>::infinity ? KeyOf<A>::infinity + 1 : bits;
-}
 
 // The first digit of the radix selection: exponent and leading mantissa bits.
 constexpr int first_digit_bits = 15;

@@ -1,0 +1,87 @@
+// The same mechanism on a GPU: the functions of cgsv.h on device memory, under the same names.
+//
+// Calls    Every function enqueues its work on a stream and returns at once. None synchronises, reads
+//          device memory from the host, or decides by the data what to launch, so a CUDA graph can
+//          capture any of them. Everything a call keeps for itself it takes from the stream's
+//          allocator.
+// Memory   What a function reads and writes lies on the current device; sizes of segments and pointers
+//          to rows lie on the host and are read during the call.
+// Bits     The same input gives the same bits on every GPU, whatever its number of multiprocessors:
+//          sums are cut into chunks that the shape and dtype fix and added in a fixed order. Agents
+//          with equal updates get equal bits. Against the CPU, sums agree to rounding, and a selection
+//          from the same aggregate and quotas is identical.
+// Failure  The first error of the CUDA runtime, or success. Nothing here checks its arguments.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "cgsv.h"
+
+namespace cgsv::cuda {
+
+// Where the work goes and where its scratch memory comes from.
+struct Stream {
+  cudaStream_t handle = nullptr;
+  // Device memory, aligned to 256 bytes, that stays valid until the work enqueued so far and by the
+  // running call is done; null when there is none.
+  void* (*allocate)(int64_t bytes, void* context) = nullptr;
+  void* context = nullptr;
+};
+
+// One number an agent, of any floating dtype, `stride` elements apart.
+struct Values {
+  const void* data = nullptr;
+  DType dtype = DType::f64;
+  int64_t stride = 1;
+};
+
+// norms[i] = ‖Δw_i‖. Reads the updates once.
+cudaError_t norms(const Rows& updates, double* norms, const Stream& stream);
+
+// Equations (1) and (3), as on the CPU. Without given norms they are measured, with one more read of
+// the updates; `norms` receives them either way.
+cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* given_norms,
+                      double gamma, void* aggregate, double* cosines, double* norms,
+                      const Stream& stream);
+
+// Equation (4), and (5).
+cudaError_t update_importance(int64_t n, const Values& importance, const Values& cosines,
+                              double alpha, double floor, double* result, const Stream& stream);
+cudaError_t quotas(int64_t n, const Values& importance, const Segments& segments, double beta,
+                   int64_t* quotas, const Stream& stream);
+
+// Magnitude and index of each agent's quota-th entry, in each segment. Quotas and results are (n, S),
+// row by row. Reads the aggregate once for each digit: three times up to 16 agents in f32.
+cudaError_t select(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
+                   const Segments& segments, void* magnitude, int64_t* last_index,
+                   const Stream& stream);
+
+// v_i, and w_i += scale · v_i. The selection is (n, S), row by row.
+cudaError_t download(const Aggregate& aggregate, const Selection& selection,
+                     const Segments& segments, const MutableRows& rewards, const Stream& stream);
+cudaError_t download_(const Aggregate& aggregate, const Selection& selection,
+                      const Segments& segments, double scale, const MutableRows& parameters,
+                      const Stream& stream);
+
+// One round, all of the above.
+struct RewardStep {
+  Rows updates;
+  Values importance;
+  const Values* weights = nullptr;      // null: the importance
+  const Values* given_norms = nullptr;  // null: measured
+  double gamma, alpha, beta, floor;
+  Segments segments;  // count 0: the whole vector is one
+
+  MutableRows rewards;  // n = 0: not wanted
+  double* new_importance;
+  double* cosines;
+  int64_t* quotas;
+  void* aggregate;
+  void* magnitude;
+  int64_t* last_index;
+  double* norms;
+  bool* valid;
+};
+cudaError_t reward_step(const RewardStep& step, const Stream& stream);
+
+}  // namespace cgsv::cuda
