@@ -5,7 +5,8 @@
 //          capture any of them. Everything a call keeps for itself it takes from the stream's
 //          allocator.
 // Memory   What a function reads and writes lies on the current device; sizes of segments and pointers
-//          to rows lie on the host and are read during the call.
+//          to rows lie on the host and are read during the call. An aggregate that is written is
+//          aligned to 16 bytes; everything else only to its elements.
 // Bits     The same input gives the same bits on every GPU, whatever its number of multiprocessors:
 //          sums are cut into chunks that the shape and dtype fix and added in a fixed order. Agents
 //          with equal updates get equal bits. Against the CPU, sums agree to rounding, and a selection

@@ -1,0 +1,340 @@
+// Steps 2 and 3: the aggregate u_N and, from the same read of the updates, each agent's cosine.
+//
+// Reads N·D elements once (twice, the second time soon after the first, for N > 1536), writes D of
+// the aggregate. The dot products need u_N complete for their columns, so a block keeps a tile of all
+// rows in registers: a thread holds 16 bytes of up to 12 rows. u_N is summed in float64 and rounded
+// once; products with it are summed in float32 within 16 bytes, in float64 from there on.
+#include "aggregate.cuh"
+
+namespace cgsv::cuda {
+namespace {
+
+constexpr int threads = 256;
+constexpr int most_groups = 128;
+
+__global__ void __launch_bounds__(threads)
+    weigh_kernel(RowView<const std::byte> updates, Weighing w) {
+  const int64_t i = blockIdx.x, n = updates.n, thread = i * threads + threadIdx.x;
+  const int64_t all_threads = int64_t(gridDim.x) * threads;
+  if (w.table) {
+    for (int64_t b = thread; b < first_digits; b += all_threads) w.table[b] = 0;
+  }
+  if (w.ticket && thread == 0) *w.ticket = 0;
+  for (int64_t k = n + thread; k < w.row_count; k += all_threads) w.rows[k] = {nullptr, 0};
+
+  int any = 0;
+  if (w.first_round) {
+    for (int64_t k = threadIdx.x; k < n; k += threads) {
+      const double value = value_at(w.weights, k);
+      any |= isfinite(value) && value != 0;
+    }
+  }
+  any = __syncthreads_or(any);
+  const double norm = w.partial ? norm_of(w.partial + i * w.partial_count, w.partial_count)
+                                : value_at(w.given_norms, i);
+  if (threadIdx.x != 0) return;
+  const bool valid = norm > 0 && isfinite(norm);
+  double weight = w.first_round && !any ? 1.0 / double(n) : value_at(w.weights, i);
+  if (!isfinite(weight)) weight = 0;
+  w.norms[i] = norm;
+  if (w.valid) w.valid[i] = valid;
+  w.rows[i] = {nullptr, 0};
+  if (valid) w.rows[i] = {updates.row<std::byte>(i), weight * w.gamma / norm};
+}
+
+// Σ x·u over 16 bytes: in float32 where the sum is within [1e-30, 1e30].
+template <class T>
+__device__ double dot(const Pack<T>& x, const Wide<T> (&u)[Pack<T>::columns]) {
+  if constexpr (!std::is_same_v<T, double>) {
+    float sum = 0;
+#pragma unroll
+    for (int k = 0; k < Pack<T>::columns; ++k) sum = fmaf(x[k], u[k], sum);
+    if (fabsf(sum) >= 1e-30f && fabsf(sum) <= 1e30f) return double(sum);
+  }
+  double sum = 0;
+#pragma unroll
+  for (int k = 0; k < Pack<T>::columns; ++k) {
+    sum = fma(double(x[k]), double(u[k]), sum);
+  }
+  return sum;
+}
+
+// The sum of x over a group's lanes, in the group's first lane. `sums` holds a double a warp.
+__device__ double lanes_sum(double x, int lanes, double* sums) {
+  x = warp_sum(x, min(lanes, warp_size));
+  if (lanes <= warp_size) return x;
+  const int warp = int(threadIdx.x) / warp_size;
+  __syncthreads();
+  if (threadIdx.x % warp_size == 0) sums[warp] = x;
+  __syncthreads();
+  x = 0;
+  for (int k = 0; k < lanes / warp_size; ++k)
+    x += sums[(int(threadIdx.x) / lanes) * (lanes / warp_size) + k];
+  return x;
+}
+
+template <class T, int kRows>
+struct Tile {
+  static constexpr int columns = Pack<T>::columns;
+  Pack<T> x[kRows];
+
+  // Zeros where a row takes no part, or there is none, or no such column.
+  __device__ void load(const Row* rows, int64_t j, int count, int alignment) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const T* row = reinterpret_cast<const T*>(rows[r].data);
+      x[r] = load_pack(row + j, alignment, row ? count : 0);
+    }
+  }
+  __device__ void add_to(double (&u)[columns], const Row* rows) const {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const double coefficient = rows[r].coefficient;
+#pragma unroll
+      for (int k = 0; k < columns; ++k) u[k] = fma(coefficient, double(x[r][k]), u[k]);
+    }
+  }
+  __device__ void dots_with(const Wide<T> (&u)[columns], double (&dots)[kRows]) const {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) dots[r] += dot(x[r], u);
+  }
+};
+
+// The first `count` of a thread's entries, at an address aligned to 16 bytes.
+template <class A, int kColumns>
+__device__ void store(A* to, const A (&u)[kColumns], int count) {
+  constexpr int each = Pack<A>::columns;
+  if (count == kColumns) {
+#pragma unroll
+    for (int k = 0; k < kColumns; k += each) {
+      uint4 bits;
+      memcpy(&bits, u + k, 16);
+      *reinterpret_cast<uint4*>(to + k) = bits;
+    }
+  } else {
+    for (int k = 0; k < count; ++k) to[k] = u[k];
+  }
+}
+
+// Blocks on a multiprocessor at once: as many as leave each thread the registers for its rows.
+template <class T, int kRows>
+constexpr int blocks = kRows > 4        ? 2
+                       : sizeof(T) == 2 ? 3
+                                        : 4;
+
+// Chunks of columns, from the last to the first, tile by tile.
+template <class T, int kRows>
+__global__ void __launch_bounds__(threads, blocks<T, kRows>)
+    aggregate_kernel(const Row* rows, int64_t n, int64_t d, int alignment, Tiling tiling,
+                     Wide<T>* aggregate, double* partial, Count* table) {
+  using A = Wide<T>;
+  constexpr int columns = Pack<T>::columns;
+  // Shared: the counters; a double a warp; and, with several groups, u_N's parts by group and u_N.
+  unsigned* counters = reinterpret_cast<unsigned*>(dynamic_shared);
+  double* sums = reinterpret_cast<double*>(counters + (table ? first_digits : 0));
+  double* parts = sums + most_warps;
+  A* whole = reinterpret_cast<A*>(parts + threads * columns);
+
+  const int group = int(threadIdx.x) / tiling.lanes, lane = int(threadIdx.x) % tiling.lanes;
+  const int first_row = group * kRows, batch_rows = tiling.groups * kRows;
+
+  if (table) {
+    clear(counters, first_digits);
+    __syncthreads();
+  }
+  unsigned zeros = 0;
+  double square = 0;
+  // Takes note of one entry of u_N; the whole warp calls.
+  const auto observe = [&](A u, bool present) {
+    if (present) square = fma(double(u), double(u), square);
+    if (table == nullptr) return;
+    const auto key = key_of(u);
+    zeros += present && key == 0;
+    count(counters, unsigned(key >> (KeyOf<A>::bits - first_digit_bits)), present && key != 0);
+  };
+
+  Tile<T, kRows> tile;
+  for (int64_t c = tiling.chunks - 1 - blockIdx.x; c >= 0; c -= gridDim.x) {
+    const int64_t begin = c * tiling.chunk_columns, end = min(d, begin + tiling.chunk_columns);
+    double dots[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) dots[r] = 0;
+    square = 0;
+
+    for (int64_t first = begin; first < end; first += tiling.columns) {
+      const int64_t j = first + lane * columns;
+      const int present = int(max(int64_t(0), min(end - j, int64_t(columns))));
+      double sum[columns] = {};
+      for (int batch = 0; batch < tiling.batches; ++batch) {
+        __syncwarp();  // or the compiler keeps the rows' addresses in registers
+        tile.load(rows + batch * batch_rows + first_row, j, present, alignment);
+        tile.add_to(sum, rows + batch * batch_rows + first_row);
+      }
+      A u[columns];
+      if (tiling.groups == 1) {
+#pragma unroll
+        for (int k = 0; k < columns; ++k) u[k] = A(sum[k]);
+        store(aggregate + j, u, present);
+#pragma unroll
+        for (int k = 0; k < columns; ++k) observe(u[k], k < present);
+      } else {
+#pragma unroll
+        for (int k = 0; k < columns; ++k) {
+          parts[group * int(tiling.columns) + lane * columns + k] = sum[k];
+        }
+        __syncthreads();
+        for (int from = 0; from < tiling.columns; from += threads) {
+          const int column = from + int(threadIdx.x);
+          const bool here = column < tiling.columns;
+          double total = 0;
+          for (int g = 0; here && g < tiling.groups; ++g) {
+            total += parts[g * int(tiling.columns) + column];
+          }
+          const bool column_present = here && first + column < end;
+          if (here) whole[column] = A(total);
+          if (column_present) aggregate[first + column] = A(total);
+          observe(A(total), column_present);
+        }
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < columns; ++k) u[k] = whole[lane * columns + k];
+      }
+      if (tiling.batches == 1) tile.dots_with(u, dots);
+    }
+
+    for (int batch = 0; batch < tiling.batches; ++batch) {
+      const int row = batch * batch_rows + first_row;
+      if (tiling.batches > 1) {  // this chunk of u_N is complete now: read the rows again
+        __syncthreads();
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) dots[r] = 0;
+        for (int64_t j = begin + lane * columns; j < end; j += tiling.columns) {
+          const int present = int(min(end - j, int64_t(columns)));
+          A u[columns];
+#pragma unroll
+          for (int k = 0; k < columns; ++k) u[k] = k < present ? aggregate[j + k] : A(0);
+          tile.load(rows + row, j, present, alignment);
+          tile.dots_with(u, dots);
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const double total = lanes_sum(dots[r], tiling.lanes, sums);
+        if (lane == 0 && row + r < n) partial[(row + r) * tiling.chunks + c] = total;
+      }
+    }
+    square = block_sum(square);
+    if (threadIdx.x == 0) partial[n * tiling.chunks + c] = square;
+  }
+
+  if (table == nullptr) return;
+  if (zeros != 0) atomicAdd(counters, zeros);
+  __syncthreads();
+  flush(counters, first_digits, table);
+}
+
+__global__ void __launch_bounds__(threads)
+    finish_cosines_kernel(int64_t n, const double* partial, int64_t chunks, const double* norms,
+                          double* cosines) {
+  const int64_t i = blockIdx.x;
+  const double cosine = cosine_of(i, n, partial, chunks, norms[i]);
+  if (threadIdx.x == 0) cosines[i] = cosine;
+}
+
+template <class T, int kRows>
+cudaError_t run(const RowView<const std::byte>& updates, const Row* rows, const Tiling& tiling,
+                void* aggregate, double* partial, Count* table, const Stream& stream) {
+  const auto kernel = aggregate_kernel<T, kRows>;
+  const int64_t counters = table ? first_digits * int64_t(sizeof(unsigned)) : 0;
+  const int64_t tile = tiling.groups == 1 ? 0
+                                          : threads * Pack<T>::columns * int64_t(sizeof(double)) +
+                                                tiling.columns * int64_t(sizeof(Wide<T>));
+  const int64_t shared = counters + most_warps * int64_t(sizeof(double)) + tile;
+  int64_t resident;
+  CGSV_TRY(resident_blocks(kernel, threads, shared, &resident));
+  return launch(stream, {std::min(resident, tiling.chunks), threads, shared}, kernel, rows,
+                updates.n, updates.d, updates.alignment, tiling, static_cast<Wide<T>*>(aggregate),
+                partial, table);
+}
+
+}  // namespace
+
+Tiling tiling(int64_t n, int64_t d, DType updates) {
+  Tiling t;
+  t.groups = 1;  // the fewest of the fewest rows
+  for (t.rows = 4; int64_t(t.groups) * t.rows < n && t.groups < most_groups;) {
+    if (t.rows == 8) {
+      t.rows = 12;
+    } else if (t.rows == 4) {
+      t.rows = 8;
+    } else {
+      t.rows = 8;
+      t.groups *= 2;
+    }
+  }
+  if (int64_t(t.groups) * t.rows < n) t.rows = 12;
+  t.lanes = threads / t.groups;
+  t.batches = int(ceil_div(n, int64_t(t.groups) * t.rows));
+  t.columns = t.lanes * (16 / size_of(updates));
+  // Many, for an even load; few enough that their sums are little beside the updates.
+  const int64_t most_chunks = n <= 16 ? 8192 : n <= 256 ? 2048 : 1024;
+  t.chunk_columns = std::max<int64_t>(1, ceil_div(d, most_chunks * t.columns)) * t.columns;
+  t.chunks = std::max<int64_t>(1, ceil_div(d, t.chunk_columns));
+  return t;
+}
+
+cudaError_t weigh(const RowView<const std::byte>& updates, const Weighing& weighing,
+                  const Stream& stream) {
+  return launch(stream, {updates.n, threads}, weigh_kernel, updates, weighing);
+}
+
+cudaError_t aggregate_chunks(const RowView<const std::byte>& updates, DType dtype, const Row* rows,
+                             void* aggregate, double* partial, Count* table, const Stream& stream) {
+  const Tiling tiling = cuda::tiling(updates.n, updates.d, dtype);
+  return with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const auto run = tiling.rows == 4   ? cuda::run<T, 4>
+                     : tiling.rows == 8 ? cuda::run<T, 8>
+                                        : cuda::run<T, 12>;
+    return run(updates, rows, tiling, aggregate, partial, table, stream);
+  });
+}
+
+cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* given_norms,
+                      double gamma, void* aggregate, double* cosines, double* norms,
+                      const Stream& stream) {
+  const int64_t n = updates.n;
+  const NormChunks norm_chunks(n, updates.d);
+  const Tiling tiling = cuda::tiling(n, updates.d, updates.dtype);
+  int64_t* table;
+  double *partial, *norm_partial;
+  Row* row_table;
+  Scratch scratch;
+  scratch.reserve(&table, table_size(updates));
+  scratch.reserve(&norm_partial, given_norms ? 0 : n * norm_chunks.count);
+  scratch.reserve(&row_table, tiling.row_count());
+  scratch.reserve(&partial, (n + 1) * tiling.chunks);
+  CGSV_TRY(scratch.allocate(stream));
+
+  RowView<const std::byte> rows;
+  CGSV_TRY(view(updates, table, stream, &rows));
+  Weighing weighing = {};
+  if (given_norms) {
+    weighing.given_norms = *given_norms;
+  } else {
+    weighing.partial = norm_partial;
+    weighing.partial_count = norm_chunks.count;
+    CGSV_TRY(sum_squares(rows, updates.dtype, norm_partial, stream));
+  }
+  weighing.weights = weights;
+  weighing.gamma = gamma;
+  weighing.norms = norms;
+  weighing.rows = row_table;
+  weighing.row_count = tiling.row_count();
+  CGSV_TRY(weigh(rows, weighing, stream));
+  CGSV_TRY(aggregate_chunks(rows, updates.dtype, row_table, aggregate, partial, nullptr, stream));
+  return launch(stream, {n, threads}, finish_cosines_kernel, n, partial, tiling.chunks, norms,
+                cosines);
+}
+
+}  // namespace cgsv::cuda

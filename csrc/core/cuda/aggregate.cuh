@@ -1,0 +1,66 @@
+// Steps 2 and 3 in three parts, for those who put something between them.
+#pragma once
+
+#include "histogram.cuh"
+#include "norms.cuh"
+
+namespace cgsv::cuda {
+
+// A row as the aggregation wants it.
+struct Row {
+  const std::byte* data;  // null: takes no part
+  double coefficient;     // Γ p_i / ‖Δw_i‖
+};
+
+// Before the aggregation: what each agent's update is multiplied by.
+struct Weighing {
+  const double* partial;  // of the norms, or null: given
+  int64_t partial_count;
+  Values given_norms;
+  Values weights;
+  bool first_round;  // the weights are an importance: 1/N each where none is non-zero
+  double gamma;
+
+  double* norms;
+  bool* valid;  // or null
+  Row* rows;    // of which those past n take no part
+  int64_t row_count;
+  Count* table;      // or null: first_digits counters to set to zero
+  unsigned* ticket;  // or null: to set to zero
+};
+cudaError_t weigh(const RowView<const std::byte>& updates, const Weighing& weighing,
+                  const Stream& stream);
+
+// How the aggregation cuts the columns into chunks, and the rows into groups of a block's threads.
+// Fixed by shape and dtype alone.
+struct Tiling {
+  int rows;     // a thread holds
+  int groups;   // of threads, each with rows of its own
+  int lanes;    // threads in a group, side by side along the columns
+  int batches;  // of groups · rows rows
+  int64_t row_count() const { return int64_t(rows) * groups * batches; }
+  int64_t columns;
+  int64_t chunk_columns, chunks;
+};
+Tiling tiling(int64_t n, int64_t d, DType updates);
+
+// u_N; partial[i · chunks + c] = ⟨Δw_i, u_N⟩ over chunk c, and ‖u_N‖² as row n; and, added to the
+// table if there is one, the first digits of |u_N|.
+cudaError_t aggregate_chunks(const RowView<const std::byte>& updates, DType dtype, const Row* rows,
+                             void* aggregate, double* partial, Count* table, const Stream& stream);
+
+// cos(u_i, u_N) from the sums over the chunks, by a whole block.
+__device__ inline double cosine_of(int64_t i, int64_t n, const double* partial, int64_t chunks,
+                                   double norm) {
+  double dot = 0, square = 0;
+  for (int64_t c = threadIdx.x; c < chunks; c += blockDim.x) {
+    dot += partial[i * chunks + c];
+    square += partial[n * chunks + c];
+  }
+  dot = block_sum(dot);
+  const double length = sqrt(block_sum(square));
+  const bool valid = norm > 0 && isfinite(norm) && length > 0 && isfinite(length);
+  return valid ? fmin(1.0, fmax(-1.0, dot / (norm * length))) : 0;
+}
+
+}  // namespace cgsv::cuda
