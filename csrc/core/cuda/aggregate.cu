@@ -82,6 +82,7 @@ struct Tile {
   __device__ void load(const Row* rows, int64_t j, int count, int alignment) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
+      if (r % 6 == 0) __syncwarp();  // or the compiler keeps all the rows' addresses in registers
       const T* row = reinterpret_cast<const T*>(rows[r].data);
       x[r] = load_pack(row + j, alignment, row ? count : 0);
     }
@@ -166,7 +167,6 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
       const int present = int(max(int64_t(0), min(end - j, int64_t(columns))));
       double sum[columns] = {};
       for (int batch = 0; batch < tiling.batches; ++batch) {
-        __syncwarp();  // or the compiler keeps the rows' addresses in registers
         tile.load(rows + batch * batch_rows + first_row, j, present, alignment);
         tile.add_to(sum, rows + batch * batch_rows + first_row);
       }
@@ -174,6 +174,8 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
       if (tiling.groups == 1) {
 #pragma unroll
         for (int k = 0; k < columns; ++k) u[k] = A(sum[k]);
+        // First the products, which end the rows' stay in the registers.
+        if (tiling.batches == 1) tile.dots_with(u, dots);
         store(aggregate + j, u, present);
 #pragma unroll
         for (int k = 0; k < columns; ++k) observe(u[k], k < present);
@@ -198,8 +200,8 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
         __syncthreads();
 #pragma unroll
         for (int k = 0; k < columns; ++k) u[k] = whole[lane * columns + k];
+        if (tiling.batches == 1) tile.dots_with(u, dots);
       }
-      if (tiling.batches == 1) tile.dots_with(u, dots);
     }
 
     for (int batch = 0; batch < tiling.batches; ++batch) {
@@ -208,8 +210,9 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
         __syncthreads();
 #pragma unroll
         for (int r = 0; r < kRows; ++r) dots[r] = 0;
-        for (int64_t j = begin + lane * columns; j < end; j += tiling.columns) {
-          const int present = int(min(end - j, int64_t(columns)));
+        for (int64_t first = begin; first < end; first += tiling.columns) {
+          const int64_t j = first + lane * columns;
+          const int present = int(max(int64_t(0), min(end - j, int64_t(columns))));
           A u[columns];
 #pragma unroll
           for (int k = 0; k < columns; ++k) u[k] = k < present ? aggregate[j + k] : A(0);

@@ -110,7 +110,7 @@ __device__ void with_constant(int value, const F& f) {
 // A thread has the entries of two packs of a row's size. Rows may begin anywhere in a pack's 16 bytes:
 // `phase` entries lie before the first whole pack, and the thread writes the pack from there on.
 template <class A, class T, class Store>
-__global__ void __launch_bounds__(threads) download_kernel(Downloading<A> s, Store store) {
+__global__ void __launch_bounds__(threads, 2) download_kernel(Downloading<A> s, Store store) {
   constexpr int columns = Pack<T>::columns;
   const int64_t d = s.rows.d, first = (int64_t(blockIdx.x) * threads + threadIdx.x) * columns;
   if (first >= d) return;

@@ -434,7 +434,7 @@ __device__ void locate(const Selecting<A>& s) {
 }
 
 template <class A>
-__global__ void __launch_bounds__(threads, 2) select_kernel(Selecting<A> s) {
+__global__ void __launch_bounds__(threads, sizeof(A) == 4 ? 2 : 1) select_kernel(Selecting<A> s) {
   const auto grid = cooperative_groups::this_grid();
   const int64_t size = s.segments.count << s.digits.table_bits;
   clear_tables(s.tables[1], size);
