@@ -64,7 +64,11 @@ cudaError_t download_(const Aggregate& aggregate, const Selection& selection,
                       const Segments& segments, double scale, const MutableRows& parameters,
                       const Stream& stream);
 
-// One round, all of the above.
+// gram[i · n + j] = ⟨Δw_i, Δw_j⟩ / (‖Δw_i‖ ‖Δw_j‖), in [-1, 1] and symmetric; 1 on the diagonal; zero
+// for an agent whose norm is not valid.
+cudaError_t gram(const Rows& updates, double* gram, const Stream& stream);
+
+// One round, all of the above but the Gram matrix.
 struct RewardStep {
   Rows updates;
   Values importance;

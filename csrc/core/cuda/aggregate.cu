@@ -92,7 +92,10 @@ struct Tile {
     for (int r = 0; r < kRows; ++r) {
       const double coefficient = rows[r].coefficient;
 #pragma unroll
-      for (int k = 0; k < columns; ++k) u[k] = fma(coefficient, double(x[r][k]), u[k]);
+      for (int k = 0; k < columns; ++k) {
+        // Rounded one by one: then x and -x cancel.
+        u[k] = __dadd_rn(u[k], __dmul_rn(coefficient, double(x[r][k])));
+      }
     }
   }
   __device__ void dots_with(const Wide<T> (&u)[columns], double (&dots)[kRows]) const {
