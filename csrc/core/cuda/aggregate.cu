@@ -146,15 +146,12 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
     clear(counters, first_digits);
     __syncthreads();
   }
-  unsigned zeros = 0;
   double square = 0;
   // Takes note of one entry of u_N; the whole warp calls.
   const auto observe = [&](A u, bool present) {
     if (present) square = fma(double(u), double(u), square);
     if (table == nullptr) return;
-    const auto key = key_of(u);
-    zeros += present && key == 0;
-    count(counters, unsigned(key >> (KeyOf<A>::bits - first_digit_bits)), present && key != 0);
+    count(counters, unsigned(key_of(u) >> (KeyOf<A>::bits - first_digit_bits)), present);
   };
 
   Tile<T, kRows> tile;
@@ -234,7 +231,6 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
   }
 
   if (table == nullptr) return;
-  if (zeros != 0) atomicAdd(counters, zeros);
   __syncthreads();
   flush(counters, first_digits, table);
 }

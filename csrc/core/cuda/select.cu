@@ -149,12 +149,9 @@ __device__ void count_first_digit(const Selecting<A>& s) {
   for_each_piece(s, [&](int64_t l, int64_t begin, int64_t end) {
     clear(shared.counters, size);
     __syncthreads();
-    unsigned zeros = 0;
     for_each_key(s, begin, end, [&](Key<A> key, bool present) {
-      zeros += present && key == 0;
-      count(shared.counters, unsigned(key >> shift), present && key != 0);
+      count(shared.counters, unsigned(key >> shift), present);
     });
-    if (zeros != 0) atomicAdd(shared.counters, zeros);
     __syncthreads();
     flush(shared.counters, size, s.table(0, l));
     __syncthreads();
