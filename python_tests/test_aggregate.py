@@ -79,6 +79,32 @@ def test_the_length_of_a_row_does_not_matter(device: torch.device, dtype: torch.
     np.testing.assert_allclose(f64(cosines), expected.cosines, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=oracle.name)
+@pytest.mark.parametrize("length", [1e-30, 1e-11, 1e-9, 1e9, 1e11, 1e30])
+@pytest.mark.parametrize("gamma", [1e-12, 1e-9, 0.5, 1e9, 1e12])
+def test_all_rows_may_be_long_or_short_and_u_too(
+    device: torch.device, dtype: torch.dtype, length: float, gamma: float
+) -> None:
+    x = oracle.normal(3, 3000, dtype=torch.float64)
+    x = (x / x.norm(dim=1, keepdim=True) * length).to(dtype)
+    weights = torch.tensor([0.5, -0.3, 0.2], device=device)
+    u, cosines, _ = cgsv_ext.aggregate(x.to(device), weights, gamma=gamma)
+    expected = oracle.mechanism(f64(x), [0.0] * 3, weights=weights.tolist(), gamma=gamma)
+    assert_aggregate(u, expected)
+    np.testing.assert_allclose(f64(cosines), expected.cosines, rtol=0, atol=1e-6)
+
+
+@dtypes
+@pytest.mark.parametrize("d", [511, 512, 10_000])
+def test_cosines_are_good_where_all_roundings_agree(device: torch.device, dtype: torch.dtype, d: int) -> None:
+    for value in 1 + torch.rand(30, generator=oracle.generator(d), dtype=torch.float64):
+        x = torch.full((2, d), value.item(), dtype=dtype)
+        x[1, d // 3 :] = 0
+        _, cosines, _ = cgsv_ext.aggregate(x.to(device), torch.tensor([0.7, 0.3], device=device), gamma=0.5)
+        expected = oracle.mechanism(f64(x), [0.0] * 2, weights=[0.7, 0.3])
+        np.testing.assert_allclose(f64(cosines), expected.cosines, rtol=0, atol=5e-7)
+
+
 @dtypes
 @pytest.mark.parametrize("noise", [0.05, 0.3])
 def test_cosines_survive_cancellation(device: torch.device, dtype: torch.dtype, noise: float) -> None:

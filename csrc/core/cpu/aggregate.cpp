@@ -10,8 +10,13 @@ namespace {
 // in between.
 int64_t tile_columns(int64_t n, int64_t bytes) {
   constexpr int64_t cached = 32 << 10, least = 128, most = 2048;
-  return std::clamp(cached / (n * bytes) / lanes * lanes, least, most);
+  const int64_t fit = cached / (n * bytes);
+  const int64_t unit = fit < dot_columns ? least : dot_columns;
+  return std::clamp(fit / unit * unit, least, most);
 }
+
+// Products of elements of vectors of this length, and sums of them, keep all digits of an f32.
+bool is_moderate(double length) { return length > 1e-10 && length < 1e10; }
 
 }  // namespace
 
@@ -21,50 +26,53 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
                     const Threads& threads) {
   const Chunks chunks(updates.d);
   const UpdateKernels& kernel = kernels().updates[int(updates.dtype)];
+  const UpdateKernels& on_u = kernels().updates[int(aggregate_dtype(updates.dtype))];
   const int64_t bytes = size_of(updates.dtype);
 
   // Only agents that take part are read: a NaN times a weight of 0 would still be a NaN.
   std::vector<int64_t> agents;
   std::vector<double> coefficients;
+  double longest = 0;  // that ‖u‖ can be
+  bool moderate = true;
   for (int64_t i = 0; i < updates.n; ++i) {
     cosines[i] = 0;
     if (!is_valid(norms[i])) continue;
     agents.push_back(i);
     coefficients.push_back(std::isfinite(weights[i]) ? weights[i] * gamma / norms[i] : 0);
+    longest += std::fabs(coefficients.back()) * norms[i];
+    moderate &= is_moderate(norms[i]);
   }
+  moderate &= is_moderate(longest);
+  const auto dots = moderate ? kernel.dots : kernel.wide_dots;
+  const auto dots_on_u = moderate ? on_u.dots : on_u.wide_dots;
   const int64_t n = int64_t(agents.size());
 
   const int64_t tile = tile_columns(std::max<int64_t>(n, 1), bytes);
   const int slots =
       histogram ? histogram->slots() : slots_for(threads, chunks.count, updates.n * updates.d);
-  struct Scratch {
-    std::vector<const void*> rows;
-    std::vector<double> wide;
-  };
-  std::vector<Scratch> scratch(slots);
-  for (Scratch& s : scratch) {
-    s.rows.resize(n);
-    s.wide.resize(tile);
-  }
   // One row of sums a chunk: ⟨Δw_i, u⟩ for every agent, then ‖u‖².
   std::vector<double> partial(chunks.count * (n + 1));
+  // What a thread writes again and again, a cache line away from what the next one does.
+  const int64_t stride = n + 1 + cache_line / int64_t(sizeof(double));
+  std::vector<double> sums_of(slots * stride);
+  std::vector<const void*> rows_of(slots * stride);
 
   for_each(threads, slots, chunks.count, [&](int64_t task, int slot) {
     // Backwards: the chunks the norms were taken of last are the ones still in cache.
     const int64_t c = chunks.count - 1 - task;
-    Scratch& s = scratch[slot];
-    double* sums = &partial[c * (n + 1)];
+    const void** const x = &rows_of[slot * stride];
+    double* const sums = &sums_of[slot * stride];
+    std::fill_n(sums, n + 1, 0);
     for (int64_t j = chunks.begin(c); j < chunks.end(c); j += tile) {
       const int64_t count = std::min(tile, chunks.end(c) - j);
-      for (int64_t k = 0; k < n; ++k) {
-        s.rows[k] = updates.row(agents[k]) + j * bytes;
-      }
-      kernel.weighted_sum(s.rows.data(), coefficients.data(), n, count, aggregate + j,
-                          s.wide.data());
-      kernel.dots(s.rows.data(), n, s.wide.data(), count, sums);
-      sums[n] += kernels().updates[int(DType::f64)].sum_squares(s.wide.data(), count);
+      const void* const u = aggregate + j;
+      for (int64_t k = 0; k < n; ++k) x[k] = updates.row(agents[k]) + j * bytes;
+      kernel.weighted_sum(x, coefficients.data(), n, count, aggregate + j);
+      dots(x, n, u, count, sums);
+      dots_on_u(&u, 1, u, count, sums + n);
       if (histogram) histogram->add(aggregate + j, count, slot);
     }
+    std::copy_n(sums, n + 1, &partial[c * (n + 1)]);
   });
 
   const auto total = [&](int64_t k) {

@@ -11,7 +11,6 @@ constexpr int64_t tile_columns = 4096;
 // Rows of this size in all do not stay in any cache: stores that leave the caches alone save the
 // read of the destination.
 constexpr int64_t streamed_bytes = 8 << 20;
-constexpr int64_t cache_line = 64;
 
 // f(row, first column, count, threshold) over all rows and columns, in parallel; the parts of a row
 // begin on cache lines except at the ends of a chunk.

@@ -10,6 +10,9 @@
 
 namespace cgsv::cpu {
 
+// Two threads that write to one line wait for each other.
+constexpr int64_t cache_line = 64;
+
 // The columns [begin(c), end(c)) of chunk c; at most 128 chunks, of whole groups of columns.
 struct Chunks {
   int64_t d;

@@ -1,6 +1,7 @@
 // All steps of one round, in the paper's order.
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "aggregate.h"
 #include "select.h"
@@ -38,15 +39,15 @@ void run(const RewardStep& step, const Threads& threads) {
   const Segments segments = whole ? Segments{&d, 1} : step.segments;
 
   // Over the whole vector, the first pass of the selection rides along with the aggregation.
-  std::vector<Histogram<A>> histogram;
-  if (whole) histogram.emplace_back(slots_for(threads, Chunks(d).count, n * d), d);
+  std::optional<Histogram<A>> counted;
+  if (whole && d > few_entries) counted.emplace(slots_for(threads, Chunks(d).count, n * d), d);
+  Histogram<A>* const histogram = counted ? &*counted : nullptr;
   aggregate_into<A>(step.updates, step.norms, first_weights(step).data(), step.gamma, u,
-                    step.cosines, whole ? &histogram[0] : nullptr, threads);
+                    step.cosines, histogram, threads);
   update_importance(n, step.importance, step.cosines, step.alpha, step.floor, step.new_importance);
   quotas(n, step.new_importance, segments, step.beta, step.quotas);
   if (whole) {
-    select_segment<A>(u, d, 0, n, 1, step.quotas, magnitude, step.last_index, &histogram[0],
-                      threads);
+    select_segment<A>(u, d, 0, n, 1, step.quotas, magnitude, step.last_index, histogram, threads);
   } else {
     select({u, d, aggregate_dtype(step.updates.dtype)}, n, step.quotas, segments, magnitude,
            step.last_index, threads);

@@ -90,19 +90,17 @@ class Selector {
   // Places targets sorted by quota, all in [1, d].
   void place(std::vector<Target<A>>& targets, Histogram<A>* histogram) {
     if (targets.empty()) return;
-    // Few enough to order all of them: no digit is worth counting.
-    constexpr int64_t tiny = 1024;
     shift_ = KeyOf<A>::bits;
     std::vector<Bin<A>> bins;
-    if (!histogram && d_ <= tiny) {
+    if (!histogram && d_ <= few_entries) {
       for (Target<A>& t : targets) t.prefix = 0, t.rank = t.quota;
       bins.push_back({0, d_, 0, int64_t(targets.size())});
     } else if (histogram) {
       bins = place_first_digit(targets, *histogram);
     } else {
       Histogram<A> own(slots_, d_);
-      for_each(threads_, slots_, chunks_.count,
-               [&](int64_t c, int slot) { own.add(u_ + chunks_.begin(c), chunks_.size(c), slot); });
+      for_each_block(
+          [&](const A* u, int64_t count, int64_t, int64_t, int slot) { own.add(u, count, slot); });
       bins = place_first_digit(targets, own);
     }
     for (pin(bins, targets); !bins.empty(); pin(bins, targets)) {
@@ -191,10 +189,15 @@ class Selector {
       return found;
     }
 
+    // Of one of these.
     int64_t bin(Key<A> key) const {
       const Key<A> prefix = key >> shift_;
-      auto at = prefixes_.begin();
-      if (!few()) at += first_[digit(key)];
+      if (few()) {  // certainly in one
+        int64_t greater = 0;
+        for (const Key<A> other : prefixes_) greater += other > prefix;
+        return greater;
+      }
+      auto at = prefixes_.begin() + first_[digit(key)];
       if (at != prefixes_.end() && *at != prefix) {
         at = std::lower_bound(at, prefixes_.end(), prefix, std::greater<>());
       }
@@ -224,18 +227,32 @@ class Selector {
     std::vector<Entry> entries(start[bins.size()]);
     const Finder finder(bins, shift_);
 
-    for_each_block([&](const A* u, int64_t count, int64_t first, int64_t, int) {
+    // Entries leave a thread in batches: a counter that every core wants for every entry took longer
+    // than all else here.
+    struct Batch {
+      Entry entries[32];
+      int64_t count = 0;
+    };
+    std::vector<Batch> batches(slots_ * bins.size());
+    const auto flush = [&](Batch& batch, int64_t b) {
+      // The place of an entry depends on the threads, the set in the bin does not.
+      const int64_t at = next[b].fetch_add(batch.count, std::memory_order_relaxed);
+      std::copy_n(batch.entries, batch.count, entries.data() + at);
+      batch.count = 0;
+    };
+    for_each_block([&](const A* u, int64_t count, int64_t first, int64_t, int slot) {
       uint32_t hits[block_size];
       const int64_t found = finder.hits(u, count, hits);
       for (int64_t h = 0; h < found; ++h) {
         const Key<A> key = key_of(u[hits[h]]);
         const int64_t b = finder.bin(key);
         if (b < 0) continue;
-        // The slot an entry gets depends on the threads, the set in the bin does not.
-        const int64_t at = next[b].fetch_add(1, std::memory_order_relaxed);
-        entries[at] = O::make(key & low_mask, shift_, first + hits[h]);
+        Batch& batch = batches[slot * bins.size() + size_t(b)];
+        batch.entries[batch.count++] = O::make(key & low_mask, shift_, first + hits[h]);
+        if (batch.count == 32) flush(batch, b);
       }
     });
+    for (size_t k = 0; k < batches.size(); ++k) flush(batches[k], int64_t(k % bins.size()));
 
     for_each(threads_, slots_for(threads_, int64_t(bins.size()), start[bins.size()] * 8),
              int64_t(bins.size()), [&](int64_t b, int) {

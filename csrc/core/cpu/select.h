@@ -5,6 +5,9 @@
 
 namespace cgsv::cpu {
 
+// Few enough to order all of them: no digit is worth counting.
+constexpr int64_t few_entries = 1024;
+
 // As cgsv::cpu::select for one segment of d entries at u, whose first index is `first`. Agent i's
 // quota and results are at [i · stride]. The histogram holds all of the segment, or is null.
 template <class A>
