@@ -1,6 +1,6 @@
 """From pytest-benchmark's output to the rows that are kept, and from these to the tables.
 
-`python bench/report.py bench/results/*.json` prints the tables again.
+`python bench/report.py RESULTS.json` prints the tables again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _with_ratios(info: dict[str, Any]) -> Race:
 # --- tables
 
 
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines)
 
@@ -88,7 +88,7 @@ def readme_table(results: Results) -> str:
                 ),
             ]
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _targets_table(results: Results) -> str:
@@ -96,7 +96,7 @@ def _targets_table(results: Results) -> str:
         [t.size, t.what, t.limit, t.show(t.least), t.show(t.middle), t.verdict]
         for t in targets.check(results)
     ]
-    return _table(["N × D", "what", "target", "minima", "medians", "met"], rows)
+    return table(["N × D", "what", "target", "minima", "medians", "met"], rows)
 
 
 def _race_table(race: Race) -> str:
@@ -114,12 +114,12 @@ def _race_table(race: Race) -> str:
         ]
         for row in race["rows"]
     ]
-    return f"### {title}\n\n{_table(head, rows)}"
+    return f"### {title}\n\n{table(head, rows)}"
 
 
-def _machine_table(machine: dict[str, Any]) -> str:
+def machine_table(machine: dict[str, Any]) -> str:
     flat = {k: ", ".join(map(" ".join, v.items())) if isinstance(v, dict) else v for k, v in machine.items()}
-    return _table(["", ""], [[key, str(value)] for key, value in flat.items() if value is not None])
+    return table(["", ""], [[key, str(value)] for key, value in flat.items() if value is not None])
 
 
 NOTES = """\
@@ -139,14 +139,14 @@ def markdown(results: Results) -> str:
     parts = [
         "# Measured by `make bench`",
         NOTES,
-        _machine_table(results["machine"]),
+        machine_table(results["machine"]),
         "## The reward step",
         FOR_README,
         readme_table(results),
         "## Targets",
         _targets_table(results),
         "## Memory beyond inputs and `out`",
-        _table(["N × D, float32", "MiB"], memory),
+        table(["N × D, float32", "MiB"], memory),
         "## All rows",
         *map(_race_table, results["races"]),
     ]
