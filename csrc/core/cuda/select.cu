@@ -23,8 +23,8 @@ namespace cgsv::cuda {
 namespace {
 
 constexpr int threads = 512, warps = threads / warp_size;
-constexpr int64_t most_agents = 4096;  // in one launch
-constexpr int heads = 2048;            // of lists of prefixes
+constexpr int64_t most_agents = 4096;                  // in one launch
+constexpr int head_bits = 11, heads = 1 << head_bits;  // of lists of prefixes
 // Columns worth a block of their own.
 constexpr int64_t least_columns = 4096;
 constexpr int64_t slice_columns = 1024, most_slices = 1 << 22;
@@ -101,6 +101,13 @@ struct Shared {
   }
 };
 
+// The list of a prefix. All its bits matter: rounded values have low bits in common, layers high ones.
+template <class K>
+__device__ unsigned head_of(K prefix) {
+  const unsigned folded = unsigned(prefix) ^ unsigned(uint64_t(prefix) >> 32);
+  return folded * 2654435769u >> (32 - head_bits);
+}
+
 // f(segment, begin, end) for the parts of segments among this block's columns.
 template <class A, class F>
 __device__ void for_each_piece(const Selecting<A>& s, const F& f) {
@@ -173,13 +180,13 @@ __device__ void count_digit(const Selecting<A>& s, int level) {
     for (int i = int(threadIdx.x); i < s.n; i += threads) {
       const Target<A>& target = targets[s.at(i, l)];
       if (target.rank == 0 || target.slot != i) continue;
-      const unsigned next = atomicExch(&shared.heads[target.prefix % heads], unsigned(i + 1));
+      const unsigned next = atomicExch(&shared.heads[head_of(target.prefix)], unsigned(i + 1));
       shared.nexts[i] = (unsigned short)(next);
     }
     __syncthreads();
     for_each_key(s, begin, end, [&](Key<A> key, bool present) {
       const Key<A> prefix = key >> shift >> bits;
-      unsigned slot = present ? shared.heads[prefix % heads] : 0;
+      unsigned slot = present ? shared.heads[head_of(prefix)] : 0;
       while (slot != 0 && targets[s.at(slot - 1, l)].prefix != prefix)
         slot = shared.nexts[slot - 1];
       count(shared.counters, ((slot - 1) << bits) | unsigned((key >> shift) & mask), slot != 0);
