@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# The torch to install; empty: the one $(PYTHON) has, if it is 2.10 or later, else 2.13.0.
+TORCH ?=
+CUDA_TORCH := 2.11.0
 
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
@@ -16,11 +19,11 @@ SOURCES := $(shell find csrc cgsv_ext -not -path '*__pycache__*' -not -name '*.s
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CMAKE_IF_MISSING := $(if $(shell command -v cmake),,$(BIN)/cmake)
 
-.PHONY: help demo test lint bench ctest sanitize clean
+.PHONY: help demo test lint bench ctest sanitize simt cuda-check cuda-build clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
-	@echo 'Variables: PYTHON=$(PYTHON) (its torch is used if it is 2.10 or later), VENV=$(VENV)'
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@echo 'Variables: PYTHON=$(PYTHON) (its torch is used if it is 2.10 or later), VENV=$(VENV), TORCH=version'
 
 demo: $(INSTALLED)  ## train agents on real data, reward them, write a report
 	$(BIN)/cgsv demo
@@ -38,15 +41,26 @@ lint: $(INSTALLED)  ## ruff, mypy --strict, clang-format
 bench: $(INSTALLED)  ## measure against plain PyTorch, write bench/results
 	$(BIN)/python bench/run.py
 
-ctest: $(CMAKE_IF_MISSING)  ## run the C++ tests of the core
+ctest: $(CMAKE_IF_MISSING)  ## run the C++ tests of the core, that of the CPU and, compiled for the CPU, that of CUDA
 	cmake -S . -B build/ctest
 	cmake --build build/ctest --parallel 2
 	cd build/ctest && ctest --output-on-failure --no-tests=error
 
-sanitize: $(CMAKE_IF_MISSING)  ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(CMAKE_IF_MISSING)  ## those of the CPU under AddressSanitizer and UndefinedBehaviorSanitizer
 	cmake -S . -B build/sanitize -DCGSV_SANITIZE=address,undefined
 	cmake --build build/sanitize --parallel 2
 	cd build/sanitize && ctest --output-on-failure --no-tests=error
+
+simt: $(INSTALLED) $(CMAKE_IF_MISSING)  ## run the Python tests of the ops on the CUDA kernels, compiled for the CPU
+	cmake -S . -B build/ctest -DCGSV_PYTHON=$(BIN)/python
+	cmake --build build/ctest --parallel 2 --target simt_module
+	CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C.so $(RUN) pytest
+
+cuda-check: $(READY)  ## compile all CUDA code with nvcc, print registers and spills; needs no GPU
+	@$(BIN)/python csrc/cuda_check.py
+
+cuda-build:  ## build with CUDA for torch $(CUDA_TORCH) in an environment of its own, test what needs no GPU
+	CGSV_CUDA=1 $(MAKE) test VENV=build/cuda TORCH=$(CUDA_TORCH)
 
 clean:  ## remove what was built, the environment too
 	rm -rf build cgsv_ext.egg-info $(VENV)
@@ -65,10 +79,11 @@ export FIND_TORCH
 
 $(READY):
 	$(PYTHON) -m venv $(VENV)
-	@if $(PYTHON) -c 'import torch' 2>/dev/null && $(PYTHON) -c "$$FIND_TORCH" >$(VENV)/torch.pth; then \
+	@if [ -z '$(TORCH)' ] && $(PYTHON) -c 'import torch' 2>/dev/null \
+	  && $(PYTHON) -c "$$FIND_TORCH" >$(VENV)/torch.pth; then \
 	  mv $(VENV)/torch.pth $(VENV)/lib/python3.*/site-packages/; \
 	else \
-	  echo 'installing torch'; $(PIP) install torch==2.13.0; \
+	  echo 'installing torch'; $(PIP) install torch==$(or $(TORCH),2.13.0); \
 	fi
 	$(PIP) install --upgrade setuptools wheel ninja pybind11
 	@touch $@

@@ -25,7 +25,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +32,9 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "csrc"))
+from toolkit import find_toolkit  # noqa: E402  (csrc/toolkit.py, which the builder's path lacks)
+
 BUILD = json.loads((ROOT / "csrc/build.json").read_text())
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
 
@@ -82,26 +84,6 @@ def pybind11_include() -> str:
     except ImportError:
         sys.exit("cgsv_ext: expected pybind11, got none. Run:\n  pip install setuptools wheel ninja pybind11")
     return pybind11.get_include()
-
-
-def find_toolkit() -> tuple[Path, str] | None:
-    """Return (CUDA_HOME, version) of the first CUDA toolkit that has nvcc and headers.
-
-    nvcc on the PATH may be a wrapper far from its toolkit: only nvcc itself knows where that is (TOP).
-    """
-    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
-    nvcc = shutil.which("nvcc")
-    if nvcc:
-        dry = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True, check=False)
-        candidates += re.findall(r"^#\$ TOP=(.+)$", dry.stderr, re.MULTILINE)
-        candidates.append(Path(nvcc).parent.parent)
-    candidates.append("/usr/local/cuda")
-    for home in [Path(candidate).resolve() for candidate in candidates if candidate]:
-        header = home / "include/cuda_runtime_api.h"
-        if header.exists() and (home / "bin/nvcc").exists():
-            number = int(re.search(r"define CUDART_VERSION\s+(\d+)", header.read_text(errors="replace"))[1])
-            return home, f"{number // 1000}.{number % 1000 // 10}"
-    return None
 
 
 def choose_cuda(torch) -> tuple[Path, str] | None:

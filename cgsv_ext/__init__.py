@@ -15,28 +15,32 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Aggregation",
+    "Estimate",
     "RewardStep",
     "Selection",
     "aggregate",
     "build_info",
     "download",
     "download_",
+    "gram",
     "minimum_beta",
     "norms",
     "quotas",
     "reference",
     "reward_step",
     "select",
+    "shapley",
     "update_importance",
 ]
 
 if TYPE_CHECKING or _load.error is None:
-    from . import reference
+    from . import reference, shapley
     from ._load import build_info
     from .reward import (
         aggregate,
         download,
         download_,
+        gram,
         minimum_beta,
         norms,
         quotas,
@@ -44,7 +48,7 @@ if TYPE_CHECKING or _load.error is None:
         select,
         update_importance,
     )
-    from .types import Aggregation, RewardStep, Selection
+    from .types import Aggregation, Estimate, RewardStep, Selection
 else:
 
     def __getattr__(name: str) -> object:

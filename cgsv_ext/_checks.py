@@ -27,7 +27,10 @@ def tensor(op: str, name: str, value: object, like: Tensor | None = None) -> Ten
         layout = "a nested tensor" if value.is_nested else value.layout
         raise ValueError(f"{op}(): expected {name} to be dense, got {layout}")
     if value.device.type not in _DEVICES:
-        raise ValueError(f"{op}(): expected {name} on {' or '.join(_DEVICES)}, got one on {value.device}")
+        why = " (this build has no CUDA kernels)" if value.device.type == "cuda" else ""
+        raise ValueError(
+            f"{op}(): expected {name} on {' or '.join(_DEVICES)}, got one on {value.device}{why}"
+        )
     if like is not None and value.device != like.device:
         raise ValueError(f"{op}(): expected {name} on {like.device}, got one on {value.device}")
     return value

@@ -29,6 +29,7 @@ for _name in (
     "download",
     "download_",
     "reward_step",
+    "gram",
 ):
     _autograd.impl(_name, torch.library.fallthrough_kernel)
 
@@ -132,3 +133,9 @@ def _(
         like.new_empty(n, dtype=torch.float64),
         like.new_empty(n, dtype=torch.bool),
     )
+
+
+@torch.library.register_fake("cgsv_ext::gram")
+def _(updates: Sequence[Tensor]) -> Tensor:
+    n = _shape(updates)[0]
+    return updates[0].new_empty((n, n), dtype=torch.float64)

@@ -7,6 +7,7 @@ Every function has the name, the arguments and the result of its twin in :mod:`c
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,11 +20,13 @@ __all__ = [
     "aggregate",
     "download",
     "download_",
+    "gram",
     "norms",
     "quotas",
     "reward_step",
     "rewards_by_topk",
     "select",
+    "shapley_exact",
     "update_importance",
 ]
 
@@ -206,3 +209,52 @@ def reward_step(
         rewards = out.copy_(rewards)
     valid = (found > 0) & found.isfinite()
     return RewardStep(rewards, r, cosines, q, u, selection, found, valid)
+
+
+def _unit_rows(updates: Updates) -> Tensor:
+    """Δw_i / ‖Δw_i‖ in float64, zeros for an agent whose norm is zero or not finite."""
+    x = _matrix(updates).double()
+    lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return torch.where((lengths > 0) & lengths.isfinite(), x / lengths, 0.0)
+
+
+def gram(updates: Updates) -> Tensor:
+    """⟨Δw_i, Δw_j⟩ / (‖Δw_i‖ ‖Δw_j‖) in float64, (N, N)."""
+    x = _unit_rows(updates)
+    return x @ x.T
+
+
+def shapley_exact(updates: Updates, weights: Tensor | None = None) -> Tensor:
+    """Equation (2) to the letter, (N,) float64: the mean marginal contribution over all N! permutations.
+
+    v(S) = cos(u_S, u_N) is taken of the vectors themselves; for a handful of agents.
+    """
+    x = _unit_rows(updates)
+    n = x.shape[0]
+    w = torch.full_like(x[:, 0], 1 / n) if weights is None else _finite_or_zero(weights)
+    w = w * (x != 0).any(dim=1)  # a weight of an agent that takes no part must not lift the bound below
+
+    def aggregate(coalition: frozenset[int]) -> Tensor | None:
+        """u_S, or None where it counts as zero."""
+        members = sorted(coalition)
+        u = w[members] @ x[members]
+        return u if u @ u > 1e-12 * w[members].abs().sum() ** 2 else None
+
+    everyone = aggregate(frozenset(range(n)))
+    values: dict[frozenset[int], float] = {}
+
+    def value(coalition: frozenset[int]) -> float:
+        if coalition not in values:
+            u = aggregate(coalition)
+            if u is None or everyone is None:
+                values[coalition] = 0.0
+            else:
+                values[coalition] = float((u @ everyone / (u.norm() * everyone.norm())).clamp(-1, 1))
+        return values[coalition]
+
+    marginals = [0.0] * n
+    for permutation in itertools.permutations(range(n)):
+        for k, i in enumerate(permutation):
+            before = frozenset(permutation[:k])
+            marginals[i] += value(before | {i}) - value(before)
+    return torch.tensor(marginals, dtype=torch.float64, device=x.device) / math.factorial(n)

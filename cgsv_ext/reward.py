@@ -338,6 +338,30 @@ def reward_step(
     return RewardStep(rewards, r, cosines, q, u, Selection(magnitude, last_index), found, valid)
 
 
+def gram(updates: Updates) -> Tensor:
+    """Cosines of all agents' updates with each other: ``⟨Δw_i, Δw_j⟩ / (‖Δw_i‖ ‖Δw_j‖)``.
+
+    All there is to know of the updates for the value of any coalition of agents: what
+    :mod:`cgsv_ext.shapley` computes with. Up to 32 agents it takes one read of the updates.
+
+    Parameters
+    ----------
+    updates : Tensor or sequence of Tensor
+        As in :func:`norms`.
+
+    Returns
+    -------
+    Tensor
+        (N, N) float64, exactly symmetric, in [−1, 1], and exactly 1 on the diagonal. An agent whose norm is
+        zero or not finite has a row and a column of zeros, and nothing of its update reaches the others'.
+        Accurate to some 1e-14 (sums are in float64 for every dtype), for rows scaled anywhere from 1e-30
+        to 1e30.
+    """
+    rows = _checks.rows("gram", "updates", updates)
+    cosines: Tensor = ops.gram(rows)
+    return cosines
+
+
 def minimum_beta(ratio: float, importance: float) -> float:
     """Altruism degree that leaves no agent of at least this importance less than `ratio` of the aggregate.
 

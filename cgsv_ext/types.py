@@ -1,4 +1,4 @@
-"""The results of a reward step, as named tuples, and the type of its input."""
+"""The results of a reward step and of a valuation, as named tuples, and the type of their input."""
 
 from __future__ import annotations
 
@@ -58,3 +58,14 @@ class RewardStep(NamedTuple):
     """(N,) float64: ‖Δw_i‖ as found, not finite where an update is not."""
     valid: Tensor
     """(N,) bool: False where an agent's norm is zero or not finite; such an agent takes no part."""
+
+
+class Estimate(NamedTuple):
+    """Shapley values from a sample of permutations."""
+
+    values: Tensor
+    """(N,) float64: the estimate of φ_i, unbiased."""
+    standard_errors: Tensor
+    """(N,) float64: the standard deviation of each value, estimated; NaN from a single group."""
+    permutations: int
+    """How many were drawn."""

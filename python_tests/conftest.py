@@ -1,18 +1,43 @@
-"""What every test file shares: the device, and how hypothesis behaves."""
+"""What every test file shares: the device, which library is tested, and how hypothesis behaves."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+# A library to test in place of the installed one: `make simt` names one whose ops, on CPU tensors, are the
+# CUDA kernels. It is loaded before anyone imports cgsv_ext.
+SIMT = os.environ.get("CGSV_SIMT_LIBRARY")
+if SIMT:
+    spec = importlib.util.spec_from_file_location("cgsv_ext._C", Path(SIMT))
+    sys.modules["cgsv_ext._C"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["cgsv_ext._C"])
+    # About the package, the CPU or a real GPU; not about the ops.
+    collect_ignore_glob = ["test_build.py", "test_cli.py", "test_fl_*", "test_cuda_*", "test_device_*"]
+
+import cgsv_ext  # noqa: E402
+
 # The same examples on every run, and nothing left behind in the source folder.
 settings.register_profile("cgsv", deadline=None, derandomize=True, database=None)
 settings.load_profile("cgsv")
 
-DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() and cgsv_ext.build_info()["cuda"] else ["cpu"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what says nothing, or takes too long, where CUDA kernels run on the CPU."""
+    reasons = {"cpu_kernels": "about the CPU's own kernels", "slow_simulated": "takes minutes on the CPU"}
+    for item in items if SIMT else []:
+        for marker in item.iter_markers():
+            if marker.name in reasons:
+                item.add_marker(pytest.mark.skip(reason=reasons[marker.name]))
 
 
 @pytest.fixture(scope="session", params=DEVICES)

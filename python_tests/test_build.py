@@ -68,7 +68,7 @@ def test_build_json_lists_every_source() -> None:
     found = [
         str(path.relative_to(ROOT / "csrc"))
         for path in (ROOT / "csrc").rglob("*.c*")
-        if path.suffix in (".cpp", ".cu")
+        if path.suffix in (".cpp", ".cu") and "simt" not in path.parts  # which has a list of its own
     ]
     assert sorted(listed) == sorted(found)
 

@@ -13,6 +13,7 @@ from oracle import DTYPES, assert_same_bits
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 import cgsv_ext
 from cgsv_ext import RewardStep, Selection
@@ -44,6 +45,7 @@ def samples(op: str, dtype: torch.dtype, device: torch.device) -> list[tuple[Any
     rows = [x[0].clone(), x[1].clone().view(5, 8), x[2].clone()]
     return {
         "norms": [([x],), (rows,)],
+        "gram": [([x],), (rows,)],
         "aggregate": [([x], r, 0.5, None), (rows, r, 0.5, r + 1)],
         "update_importance": [(r, r, 0.95, 1e-3), (r, r, 0.95, None)],
         "quotas": [(r, [40], 1.0), (r, segments, 2.0)],
@@ -57,7 +59,17 @@ def samples(op: str, dtype: torch.dtype, device: torch.device) -> list[tuple[Any
     }[op]
 
 
-OPS = ["norms", "aggregate", "update_importance", "quotas", "select", "download", "download_", "reward_step"]
+OPS = [
+    "norms",
+    "aggregate",
+    "update_importance",
+    "quotas",
+    "select",
+    "download",
+    "download_",
+    "reward_step",
+    "gram",
+]
 
 
 @dtypes
@@ -103,7 +115,17 @@ def whole_api(x: Any, r: Tensor, segments: list[int] | None) -> tuple[Any, ...]:
     selection = cgsv_ext.select(aggregation.aggregate, quotas, segments=segments)
     rewards = cgsv_ext.download(aggregation.aggregate, selection, segments=segments, dtype=x[0].dtype)
     cgsv_ext.download_(rewards, step.aggregate, step.selection, segments=segments)
-    return step, thin, cgsv_ext.norms(x), aggregation, importance, quotas, selection, rewards
+    return (
+        step,
+        thin,
+        cgsv_ext.norms(x),
+        cgsv_ext.gram(x),
+        aggregation,
+        importance,
+        quotas,
+        selection,
+        rewards,
+    )
 
 
 @dtypes
@@ -123,6 +145,14 @@ def test_fake_and_meta_tensors_give_the_real_shapes_and_dtypes(
         got = whole_api(list(fake) if listed else fake, mode.from_tensor(r), segments)
     assert facts(got) == facts(real)
     assert got[0].rewards.device == device
+
+
+@pytest.mark.skipif(not cgsv_ext.build_info()["cuda"], reason="needs a build with CUDA")
+@pytest.mark.parametrize("segments", [None, [30, 0, 10]], ids=["whole", "segments"])
+def test_fake_cuda_tensors_stay_on_their_device(segments: list[int] | None) -> None:
+    with FakeTensorMode():
+        got = whole_api(torch.empty(3, 40, device="cuda"), torch.empty(3, device="cuda"), segments)
+    assert {t.device for t in tree_leaves(got) if t is not None} == {torch.device("cuda:0")}
 
 
 # torch.compile

@@ -19,9 +19,23 @@ from oracle import AGGREGATE_DTYPES, DTYPES, assert_same_bits
 from torch import Tensor
 
 import cgsv_ext
+from cgsv_ext import shapley
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=oracle.name)
 THREADS = [1, 2, 5]
+
+
+def valuation(x: Tensor, r: Tensor) -> tuple[Any, ...]:
+    """All values of `cgsv_ext.shapley`; the exact ones of no more than 20 agents."""
+    x, r = x[:20], r[:20]
+    gram = cgsv_ext.gram(x)
+    options = {"permutations": 50, "generator": oracle.generator(0)}
+    return (
+        *(f(weights=r, gram=gram) for f in (shapley.exact, shapley.banzhaf, shapley.leave_one_out)),
+        shapley.approximate(x, r),
+        shapley.approximate(weights=r, gram=gram),
+        shapley.sampled(weights=r, gram=gram, **options)[:2],
+    )
 
 
 def everything(x: Tensor, r: Tensor, segments: list[int] | None = None) -> tuple[Any, ...]:
@@ -33,9 +47,10 @@ def everything(x: Tensor, r: Tensor, segments: list[int] | None = None) -> tuple
     rewards = cgsv_ext.download(step.aggregate, selection, segments=segments, dtype=x.dtype)
     w = x.clone()
     cgsv_ext.download_(w, step.aggregate, selection, segments=segments, scale=0.3)
-    return (step, norms, aggregation, selection, rewards, w)
+    return (step, norms, aggregation, selection, rewards, w, cgsv_ext.gram(x), valuation(x, r))
 
 
+@pytest.mark.cpu_kernels
 @dtypes
 @pytest.mark.parametrize("segments", [None, [100_003, 0, 7, 200_001]], ids=["whole", "segments"])
 def test_any_number_of_threads(dtype: torch.dtype, segments: list[int] | None) -> None:
@@ -49,6 +64,7 @@ def test_any_number_of_threads(dtype: torch.dtype, segments: list[int] | None) -
     assert_same_bits(results[2], results[0])
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("dtype", AGGREGATE_DTYPES, ids=oracle.name)
 @pytest.mark.parametrize("kind", ["few values", "one bin", "one bin, few values", "half zeros", "nan"])
 def test_any_number_of_threads_selects_the_same(dtype: torch.dtype, kind: str) -> None:
@@ -93,6 +109,8 @@ def cases() -> Iterator[tuple[str, tuple[Any, ...]]]:
             (7, 2050, "integers"),
             (6, 700, "rubbish"),
             (9, 131_101, "alike"),
+            (19, 300, "alike"),
+            (40, 700, "normal"),
         ):
             x = oracle.updates_of(kind, n, d, dtype, d)
             if kind == "rubbish":
@@ -156,12 +174,14 @@ def hashes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return found
 
 
+@pytest.mark.cpu_kernels
 def test_the_environment_chooses_the_instruction_set(hashes: dict[str, str]) -> None:
     assert "baseline" in hashes
     best = cgsv_ext.build_info()["isa"] if "CGSV_ISA" not in os.environ else next(iter(hashes))
     assert next(iter(hashes)) == best
 
 
+@pytest.mark.cpu_kernels
 def test_any_instruction_set(hashes: dict[str, str]) -> None:
     if len(hashes) < 2:
         pytest.skip("this machine has one instruction set only")

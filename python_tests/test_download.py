@@ -302,6 +302,7 @@ def test_a_selection_means_what_its_formula_says(
     assert_same_bits(cgsv_ext.reference.download(u, selection), expected)
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=oracle.name)
 def test_out_may_lie_at_any_address(dtype: torch.dtype) -> None:
     n, d = 4, 1_100_003

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import assert_same_bits
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import cgsv_ext
 from cgsv_ext import Selection
@@ -36,6 +37,7 @@ def good(op: str, device: torch.device) -> Arguments:
     matrix = torch.full((N, D), 7.0, device=device)
     return {
         "norms": {"updates": x},
+        "gram": {"updates": x},
         "aggregate": {"updates": x, "weights": r, "gamma": 0.5, "norms": r + 1},
         "update_importance": {"importance": r, "cosines": r - 0.25, "alpha": 0.95, "floor": 1e-3},
         "quotas": {"importance": r, "sizes": [5, 3], "beta": 1.0},
@@ -64,7 +66,17 @@ def good(op: str, device: torch.device) -> Arguments:
     }[op]
 
 
-OPS = ["norms", "aggregate", "update_importance", "quotas", "select", "download", "download_", "reward_step"]
+OPS = [
+    "norms",
+    "aggregate",
+    "update_importance",
+    "quotas",
+    "select",
+    "download",
+    "download_",
+    "reward_step",
+    "gram",
+]
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -209,6 +221,7 @@ def numbers(*values: float) -> dict[str, Change]:
 NOT_POSITIVE = numbers(0.0, -1.0, math.nan, -math.inf, 0, -3)
 CASES: list[tuple[str, str, dict[str, Change]]] = [
     ("norms", "updates", ROWS),
+    ("gram", "updates", ROWS),
     ("aggregate", "updates", ROWS),
     ("aggregate", "weights", VECTORS),
     ("aggregate", "norms", VECTORS),
@@ -284,6 +297,14 @@ def test_a_bad_argument_is_refused_and_nothing_touched(
     assert_refused(op, arguments)
 
 
+@pytest.mark.skipif(cgsv_ext.build_info()["cuda"], reason="needs a build without CUDA")
+def test_a_build_without_cuda_says_so() -> None:
+    with FakeTensorMode():  # as far as a CUDA tensor goes without CUDA
+        x, r = torch.empty(N, D, device="cuda"), torch.empty(N, device="cuda")
+        with pytest.raises(ValueError, match=r"on cpu or meta, got one on cuda:0 \(this build has no CUDA"):
+            cgsv_ext.reward_step(x, r)
+
+
 def test_messages_name_the_argument_and_both_sides(device: torch.device) -> None:
     x, r = oracle.normal(N, D).to(device), torch.zeros(N, device=device)
     for arguments, text in [
@@ -342,7 +363,12 @@ WRONG_TYPES: list[tuple[str, str, list[Any]]] = [
 
 @pytest.mark.parametrize(
     ("op", "argument", "value"),
-    [pytest.param(op, a, v, id=f"{op}-{a}-{v!r}") for op, a, values in WRONG_TYPES for v in values],
+    # Without addresses, or each worker of pytest-xdist would collect other tests.
+    [
+        pytest.param(op, a, v, id=re.sub(" at 0x.*>", ">", f"{op}-{a}-{v!r}"))
+        for op, a, values in WRONG_TYPES
+        for v in values
+    ],
 )
 def test_a_wrong_python_type_is_a_type_error(
     device: torch.device, op: str, argument: str, value: Any

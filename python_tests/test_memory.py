@@ -46,6 +46,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     ("dtype", "kind", "n"),

@@ -227,6 +227,7 @@ def test_the_order_of_the_columns_does_not_matter_without_ties(
     assert torch.equal(order[shuffled.last_index], plain.last_index)
 
 
+@pytest.mark.slow_simulated
 @dtypes
 def test_thousands_of_quotas_among_thousands_of_ties(device: torch.device, dtype: torch.dtype) -> None:
     """Too many candidates to gather, no bin crowded, and no bits left that tell them apart."""

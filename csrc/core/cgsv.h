@@ -119,7 +119,12 @@ void download(const Aggregate& aggregate, const Selection& selection, const Segm
 void download_(const Aggregate& aggregate, const Selection& selection, const Segments& segments,
                double scale, const MutableRows& parameters, const Threads& threads);
 
-// One round, all of the above. In the first round (neither weights nor a non-zero importance) every
+// gram[i · n + j] = ⟨Δw_i, Δw_j⟩ / (‖Δw_i‖ ‖Δw_j‖), in [−1, 1] and symmetric; 1 on the diagonal; zero
+// for an agent whose norm is not valid. Sums are f64 for every dtype. Reads the updates once for up to
+// 32 agents.
+void gram(const Rows& updates, double* gram, const Threads& threads);
+
+// One round, all of the above but the Gram matrix. In the first round (neither weights nor a non-zero importance) every
 // agent weighs 1/N.
 struct RewardStep {
   Rows updates;

@@ -1,9 +1,7 @@
-// What the core's tests share: a check that names its line, ways to offer threads, guarded memory,
-// values of the four dtypes, and a run on every instruction set.
+// What the core's tests share: a check that names its line, guarded memory and values of the four
+// dtypes. Every test is written once and built for each backend (cpu_backend.h, cuda_backend.h), which
+// says in which ways a call must give the same.
 #pragma once
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,9 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
-#include <sstream>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "../core/cgsv.h"
@@ -24,51 +20,15 @@ namespace test {
 using namespace cgsv;
 
 inline int failures = 0;
+inline std::string where;  // what the backend is doing
 
-#define CHECK(condition)                                                                          \
-  do {                                                                                            \
-    if (!(condition) && ++test::failures <= 20) {                                                 \
-      std::fprintf(stderr, "%s:%d: [%s] %s\n", __FILE__, __LINE__, cgsv::cpu::isa(), #condition); \
-    }                                                                                             \
+#define CHECK(condition)                                                                \
+  do {                                                                                  \
+    if (!(condition) && ++test::failures <= 20) {                                       \
+      std::fprintf(stderr, "%s:%d: [%s] %s\n", __FILE__, __LINE__, test::where.c_str(), \
+                   #condition);                                                         \
+    }                                                                                   \
   } while (0)
-
-// ---------------------------------------------------------------------------------------- threads
-
-// Every legal way to call the body: all at once, a thread a piece, pieces of odd sizes in odd order.
-inline Threads serial(int count = 1) {
-  Threads threads;
-  threads.count = count;
-  return threads;
-}
-
-inline Threads parallel(int count) {
-  Threads threads;
-  threads.count = count;
-  threads.parallel_for = [](int64_t begin, int64_t end, int64_t, Threads::Body body,
-                            void* context) {
-    std::vector<std::thread> workers;
-    for (int64_t i = begin; i < end; ++i) workers.emplace_back(body, i, i + 1, context);
-    for (std::thread& worker : workers) worker.join();
-  };
-  return threads;
-}
-
-inline Threads odd_pieces(int count) {
-  Threads threads;
-  threads.count = count;
-  threads.parallel_for = [](int64_t begin, int64_t end, int64_t, Threads::Body body,
-                            void* context) {
-    const int64_t middle = begin + (end - begin) / 3;
-    std::thread first([=] { body(middle, end, context); });
-    if (begin < middle) body(begin, middle, context);
-    first.join();
-  };
-  return threads;
-}
-
-inline std::vector<Threads> all_threads() {
-  return {serial(), serial(4), parallel(2), parallel(5), odd_pieces(4)};
-}
 
 // ---------------------------------------------------------------------------------------- memory
 
@@ -183,20 +143,21 @@ inline std::vector<double> random_values(int64_t count, unsigned seed) {
   return values;
 }
 
-// n rows of d random values: contiguous, strided with rubbish in between, or apart from each other;
-// each begins at an address aligned to its element only.
+// n rows of d random values: contiguous, strided with rubbish in between, or apart from each other,
+// each at an address aligned to its element only; or all aligned to 16 bytes.
 class Updates {
  public:
-  enum Layout { contiguous, strided, separate };
+  enum Layout { contiguous, strided, separate, aligned };
 
   Updates(DType dtype, int64_t n, int64_t d, Layout layout, unsigned seed)
       : values(size_t(n), std::vector<double>()) {
-    const int64_t bytes = size_of(dtype), stride = layout == contiguous ? d : d + 5;
+    const int64_t bytes = size_of(dtype);
+    const int64_t stride = layout == contiguous ? d : layout == aligned ? (d + 15) / 8 * 8 : d + 5;
     memory_.assign(size_t(((n - 1) * stride + d + 1) * bytes), std::byte(0xff));  // NaN everywhere
     rows_.dtype = dtype;
     rows_.n = n;
     rows_.d = d;
-    rows_.base = memory_.data() + bytes;
+    rows_.base = memory_.data() + (layout == aligned ? 0 : bytes);
     rows_.row_stride = stride;
     for (int64_t i = 0; i < n; ++i) pointers_.push_back(rows_.base + i * stride * bytes);
     std::reverse(pointers_.begin(), pointers_.end());
@@ -225,7 +186,8 @@ class Updates {
   Rows rows_;
 };
 
-constexpr Updates::Layout layouts[] = {Updates::contiguous, Updates::strided, Updates::separate};
+constexpr Updates::Layout layouts[] = {Updates::contiguous, Updates::strided, Updates::separate,
+                                       Updates::aligned};
 
 // ---------------------------------------------------------------------------------------- ranking
 
@@ -241,31 +203,10 @@ std::vector<int64_t> ranking(const A* u, int64_t begin, int64_t end) {
   return order;
 }
 
-// ---------------------------------------------------------------------------------------- main
-
-// Runs the test in a process for each instruction set compiled in and there, and returns how main does.
-inline int on_every_isa(void (*run)()) {
-  std::istringstream isas(cpu::compiled_isas());
-  int status = 0;
-  for (std::string isa; isas >> isa;) {
-    const pid_t child = fork();
-    if (child == 0) {
-      setenv("CGSV_ISA", isa.c_str(), 1);
-      if (isa != cpu::isa()) {
-        std::printf("%s: not on this machine\n", isa.c_str());
-        std::fflush(stdout);
-        _exit(0);
-      }
-      run();
-      std::printf("%s: %d failures\n", isa.c_str(), failures);
-      std::fflush(stdout);
-      _exit(failures != 0);
-    }
-    int found = 0;
-    waitpid(child, &found, 0);
-    status |= !WIFEXITED(found) || WEXITSTATUS(found) != 0;
-  }
-  return status;
-}
-
 }  // namespace test
+
+#ifdef CGSV_SIMT
+#include "cuda_backend.h"
+#else
+#include "cpu_backend.h"
+#endif

@@ -62,8 +62,6 @@ std::string device_of(const Tensor& t) {
   return (t.is_cuda() ? "cuda:" : "device ") + std::to_string(t.get_device_index());
 }
 
-namespace {
-
 std::optional<DType> floating_dtype(ScalarType dtype) {
   switch (dtype) {
     case ScalarType::Double:
@@ -78,8 +76,6 @@ std::optional<DType> floating_dtype(ScalarType dtype) {
       return std::nullopt;
   }
 }
-
-}  // namespace
 
 void Checks::on_device(const char* name, const Tensor& t) const {
   const std::string device = device_of(t);
@@ -178,7 +174,6 @@ MutableRows Checks::out(const Tensor& t, int64_t n, int64_t d) const {
   rows.d = d;
   rows.row_stride = d;
   rows.base = static_cast<std::byte*>(t.mutable_data_ptr());
-  cpu::expect_writes(rows.base, n * d * size_of(rows.dtype));
   return rows;
 }
 

@@ -25,6 +25,7 @@ using Sizes = std::vector<int64_t>;
 std::string shape_of(const Tensor& t);
 std::string dtype_name(ScalarType dtype);
 std::string device_of(const Tensor& t);
+std::optional<DType> floating_dtype(ScalarType dtype);  // none of any other
 std::string text(double value);
 std::string text(const Sizes& sizes);
 
@@ -34,6 +35,7 @@ class Checks {
   Checks(const char* op, const std::vector<Tensor>& tensors)
       : op_(op), device_(tensors.empty() ? "cpu" : device_of(tensors[0])) {}
 
+  const char* op() const { return op_; }
   [[noreturn]] void fail(const std::string& expected, const std::string& got) const {
     throw std::invalid_argument(std::string(op_) + "(): expected " + expected + ", got " + got);
   }

@@ -27,4 +27,5 @@ STABLE_TORCH_LIBRARY(cgsv_ext, m) {
       "float? floor, Tensor? weights, Tensor? norms, SymInt[]? segments, Tensor(a!)? out) -> "
       "(Tensor importance, Tensor cosines, Tensor quotas, Tensor aggregate, Tensor magnitude, "
       "Tensor last_index, Tensor norms, Tensor valid)");
+  m.def("gram(Tensor[] updates) -> Tensor");
 }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../core/cgsv.h"
+#include "shapley_module.h"
 
 namespace py = pybind11;
 
@@ -51,4 +52,6 @@ py::dict build_info() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled half of cgsv_ext; its ops are torch.ops.cgsv_ext.*.";
   m.def("build_info", &build_info, "How this library was built and what it runs on.");
+  py::module_ shapley = m.def_submodule("shapley", "Host work of cgsv_ext.shapley.");
+  cgsv::binding::bind_shapley(shapley);
 }

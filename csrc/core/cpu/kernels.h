@@ -7,6 +7,7 @@
 
 #include "../cgsv.h"
 #include "../key.h"
+#include "coalitions.h"
 
 namespace cgsv::cpu {
 
@@ -26,6 +27,8 @@ constexpr int64_t first_digit_bins = int64_t(1) << first_digit_bits;
 // Columns within which `dots` adds up in the aggregate's own type. In f32, the 8 additions to a lane are
 // off by less than 3e-7 of the sum of magnitudes, should all of them err in the same direction.
 constexpr int64_t dot_columns = 512;
+// Rows whose products with each other are formed together, and the lanes that a product's sum runs in.
+constexpr int gram_rows = 4, gram_lanes = 8;
 // match and extent look at up to this many prefixes in one go.
 constexpr int max_prefixes = 16;
 
@@ -48,6 +51,11 @@ struct UpdateKernels {
   void (*dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* dots);
   // ... and in f64 throughout.
   void (*wide_dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* dots);
+  // sums[r][s][j % gram_lanes] += x[r][j] · x[s][j] for s ≤ r < n ≤ gram_rows, where sums[gram_rows] are
+  // gram_rows × gram_lanes each, ...
+  void (*own_products)(const void* const* x, int n, int64_t count, double* sums);
+  // ... += x[r][j] · y[s][j] for r < gram_rows and s < n ≤ gram_rows.
+  void (*products)(const void* const* x, const void* const* y, int n, int64_t count, double* sums);
 };
 
 // Kernels on an aggregate of type A.
@@ -74,6 +82,13 @@ struct Kernels {
   UpdateKernels updates[4];  // by DType
   AggregateKernels<float> f32;
   AggregateKernels<double> f64;
+  // The worth v of the union of `high` with each subset of the 8 low agents, where cross[b] is twice the
+  // inner product of low agent b's part of u_N with u_high:
+  //   joined[S] += weights.joined[S] · v and all[S % lanes] += weights.all[S] · v,
+  //   of_block[S % lanes] = the sum of weights.joined[S] · v.
+  void (*coalitions)(const Coalitions& low, const Coalition& high, const double* cross,
+                     const CoalitionWeights& weights, double* joined, double* of_block,
+                     double* all);
 
   template <class A>
   const AggregateKernels<A>& on() const {
