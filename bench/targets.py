@@ -1,4 +1,4 @@
-"""What the reward step is meant to reach on 2 cores, and whether a run did."""
+"""What the reward step and the valuation are meant to reach on 2 cores, and whether a run did."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ MILLISECONDS = {"10 × 104,242": 0.2, "5 × 21,840": 0.05}
 TIMES_ONE_SORT = dict.fromkeys(LARGE_FLOOR, 25.0)
 TIMES_PAPER_LOOP = {"10 × 4,200,000": 100.0, "10 × 104,242": 150.0}
 OF_RANDOM, BF16_OF_F32 = 1.5, 0.85
+GRAM_OF_NORMS = {"10 × 4,200,000": 1.3}
+SHAPLEY_MILLISECONDS = {
+    ("20 × 1,024", "exact"): 2.0,
+    ("24 × 1,024", "exact"): 40.0,
+    ("30 × 1,024", "exact"): 4000.0,
+    ("20 × 1,024", "sampled, 150 permutations"): 2.0,
+}
 
 
 class Target(NamedTuple):
@@ -71,6 +78,19 @@ def _dense(race: Race) -> Iterator[Target]:
             yield Target(size, what, bounds[size], least, middle, " ×", above=True)
 
 
+def _valuation(race: Race) -> Iterator[Target]:
+    size = race["size"]
+    for row in race["rows"]:
+        bound = SHAPLEY_MILLISECONDS.get((size, row["what"])) if race["step"] == "shapley" else None
+        if bound is not None:
+            yield Target(size, row["what"], bound, row["min"] * 1e3, row["median"] * 1e3, " ms")
+    if race["step"] == "gram" and size in GRAM_OF_NORMS:
+        row = race["rows"][0]
+        yield Target(
+            size, "gram, of one read", GRAM_OF_NORMS[size], row["of_base_min"], row["of_base_median"]
+        )
+
+
 def check(results: Results) -> list[Target]:
     """All targets that the run has measured."""
     found = [target for race in dense_races(results) for target in _dense(race)]
@@ -79,6 +99,7 @@ def check(results: Results) -> list[Target]:
         ratios = row["of_base_min"], row["of_base_median"]
         if race["step"] == "adversarial":
             found.append(Target(race["size"], f"{race['kind']}, of random", OF_RANDOM, *ratios))
+        found += _valuation(race)
         if race["dtype"] == "bfloat16":
             found.append(Target(race["size"], "bfloat16, of float32", BF16_OF_F32, *ratios))
     for case in results["memory"]:

@@ -21,7 +21,7 @@ FIRST_SEED = 2021
 """Settings were chosen on other seeds (100 to 109)."""
 
 
-def demo(out: Path, seeds: int, console: Console | None = None) -> None:
+def demo(out: Path, seeds: int, console: Console | None = None, *, log_shapley: bool = False) -> None:
     """Run every experiment with every mechanism over several seeds; write and print what came out.
 
     Parameters
@@ -32,10 +32,12 @@ def demo(out: Path, seeds: int, console: Console | None = None) -> None:
         How many seeds: 2021, 2022, and so on.
     console : rich.console.Console, optional
         Where progress and the closing tables go; by default standard output.
+    log_shapley : bool
+        Also log exact Shapley values and report how far ψ is from them.
     """
     console = console or Console()
     began = time.perf_counter()
-    runs = run_all(DEMO, range(FIRST_SEED, FIRST_SEED + seeds), console)
+    runs = run_all(DEMO, range(FIRST_SEED, FIRST_SEED + seeds), console, log_shapley=log_shapley)
     plain_loop = {e.name: plain_loop_seconds(e, FIRST_SEED) for e in DEMO}
     result = report.Result(runs, plain_loop, seconds=time.perf_counter() - began)
     report.write(result, out)
@@ -43,7 +45,9 @@ def demo(out: Path, seeds: int, console: Console | None = None) -> None:
     console.print(f"\n{time.perf_counter() - began:.0f} s in all. Open {out / 'report.html'}", soft_wrap=True)
 
 
-def run_all(experiments: Sequence[Experiment], seeds: Sequence[int], console: Console) -> list[Run]:
+def run_all(
+    experiments: Sequence[Experiment], seeds: Sequence[int], console: Console, *, log_shapley: bool = False
+) -> list[Run]:
     """Every experiment × seed × mechanism, one after the other."""
     for experiment in experiments:
         for mechanism in MECHANISMS:
@@ -54,7 +58,7 @@ def run_all(experiments: Sequence[Experiment], seeds: Sequence[int], console: Co
             for seed in seeds:
                 for mechanism in MECHANISMS:
                     on_round = progress.start(experiment, mechanism, seed)
-                    runs.append(run(experiment, mechanism, seed, on_round))
+                    runs.append(run(experiment, mechanism, seed, on_round, log_shapley=log_shapley))
                     progress.finish(runs[-1])
     return runs
 

@@ -35,6 +35,10 @@ class Outcome(NamedTuple):
     """(N,) float64: r_i."""
     quotas: Tensor | None = None
     """(N,) int64: q_i, how many entries each agent downloads."""
+    weights: Tensor | None = None
+    """(N,): p_i, what the updates in the aggregate are weighed by."""
+    unit: bool = True
+    """Whether these weigh updates of equal length, as equation (1) does, or raw ones."""
 
 
 class Mechanism(Protocol):
@@ -62,6 +66,7 @@ class CGSV:
     def step(self, updates: Tensor) -> Outcome:
         """Equations (1) and (3) to (5), by :func:`cgsv_ext.reward_step`."""
         e = self.experiment
+        weights = self.importance if self.weights is None else self.weights
         step = cgsv_ext.reward_step(
             updates,
             self.importance,
@@ -72,7 +77,7 @@ class CGSV:
             dense=False,
         )
         self.importance, self.weights = step.importance, None
-        return Outcome(step.aggregate, step.selection, None, step.importance, step.quotas)
+        return Outcome(step.aggregate, step.selection, None, step.importance, step.quotas, weights)
 
 
 class FedAvg:
@@ -85,7 +90,9 @@ class FedAvg:
         """Weigh raw updates by data: u = Σ_i |D_i| Δw_i / Σ_i |D_i|."""
         aggregate = self.weights @ updates
         quotas = torch.full((len(updates),), aggregate.numel())
-        return Outcome(aggregate, rewards=aggregate.expand_as(updates), quotas=quotas)
+        return Outcome(
+            aggregate, rewards=aggregate.expand_as(updates), quotas=quotas, weights=self.weights, unit=False
+        )
 
 
 class Standalone:

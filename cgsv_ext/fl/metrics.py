@@ -32,6 +32,27 @@ def rho(standalone: Sequence[float], final: Sequence[float]) -> float | None:
     return 100 * xy / math.sqrt(math.fsum(a * a for a in x) * math.fsum(b * b for b in y))
 
 
+def kendall(x: Sequence[float], y: Sequence[float]) -> float:
+    """Kendall's τ_b of two rankings, in [-1, 1]; NaN where either has no spread."""
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(x, y).statistic)
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> float:
+    """Pearson's r, in [-1, 1]; NaN where either side has no spread."""
+    r = rho(x, y)
+    return math.nan if r is None else r / 100
+
+
+def apart(x: Sequence[float], y: Sequence[float]) -> float:
+    """ℓ1 distance after each side is divided by its sum, as in the paper's Figure 1."""
+    x_sum, y_sum = math.fsum(x), math.fsum(y)
+    if x_sum == 0 or y_sum == 0:
+        return math.nan
+    return math.fsum(abs(a / x_sum - b / y_sum) for a, b in zip(x, y, strict=True))
+
+
 def is_descending(values: Sequence[float], groups: Sequence[Sequence[int]]) -> bool:
     """Whether every value of a group lies above every value of the next group.
 

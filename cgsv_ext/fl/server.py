@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+import cgsv_ext
+from cgsv_ext import shapley
+
 from .agent import Agents, accuracy
 from .data import digits
 from .mechanism import MECHANISMS, Outcome, download_
@@ -42,7 +45,12 @@ class Run:
     server: Tensor
     """(D,) float32: w_T."""
     seconds: dict[str, float]
-    """Wall-clock time in all rounds of ``training``, ``reward`` (the mechanism's step) and ``download``."""
+    """Wall-clock time in all rounds of ``training``, ``reward`` (the mechanism's step) and ``download``; of
+    ``shapley`` where values are logged."""
+    shapley: Tensor
+    """(T, N) float64: φ_{i,t}, the exact values of each round's updates, where logged."""
+    cosines: Tensor
+    """(T, N) float64: ψ_{i,t}, the approximate ones, where logged."""
 
 
 OnRound = Callable[[int, Tensor, Tensor], None]
@@ -65,7 +73,14 @@ def federation(experiment: Experiment, seed: int) -> Agents:
 
 
 @one_thread()
-def run(experiment: Experiment, mechanism: str, seed: int, on_round: OnRound | None = None) -> Run:
+def run(
+    experiment: Experiment,
+    mechanism: str,
+    seed: int,
+    on_round: OnRound | None = None,
+    *,
+    log_shapley: bool = False,
+) -> Run:
     """Federated learning for T rounds, on one thread; the same arguments give the same bits.
 
     Parameters
@@ -78,6 +93,9 @@ def run(experiment: Experiment, mechanism: str, seed: int, on_round: OnRound | N
         Decides the held-out data, partition, label noise, initial model and batches.
     on_round : callable, optional
         Called after every round with t, accuracies and importances.
+    log_shapley : bool
+        Also note the exact and the approximate Shapley values of each round's updates, for at most 32 agents,
+        where the mechanism aggregates them.
     """
     e, agents, batches = experiment, federation(experiment, seed), generator(seed, "batches")
     server_side = MECHANISMS[mechanism](experiment, agents.sizes)
@@ -98,6 +116,9 @@ def run(experiment: Experiment, mechanism: str, seed: int, on_round: OnRound | N
             download_(w, outcome)  # w_{i,t} = w_{i,t-1} + v_{i,t}
         if outcome.aggregate is not None:
             server += outcome.aggregate  # w_t = w_{t-1} + u_{N,t}
+        if log_shapley and outcome.weights is not None:
+            with clock.time("shapley"):
+                history.shapley[t], history.cosines[t] = contributions(updates, outcome)
         _record(history, t, outcome, agents, server)
         if on_round is not None:
             on_round(t + 1, history.accuracy[t], history.importance[t])
@@ -123,7 +144,21 @@ def _history(e: Experiment, mechanism: str, seed: int, w: Tensor, server: Tensor
         parameters=w,
         server=server,
         seconds={},
+        shapley=unknown(t, n),
+        cosines=unknown(t, n),
     )
+
+
+def contributions(updates: Tensor, outcome: Outcome) -> tuple[Tensor, Tensor]:
+    """φ and ψ, (N,) each: what a round's updates are worth under the weights they were aggregated by.
+
+    Equations (2) and (3) from one Gram matrix. A mechanism that aggregates raw updates weighs their
+    directions by their lengths, too.
+    """
+    gram, weights = cgsv_ext.gram(updates), outcome.weights
+    if weights is not None and not outcome.unit:
+        weights = weights * cgsv_ext.norms(updates)
+    return shapley.exact(weights=weights, gram=gram), shapley.approximate(weights=weights, gram=gram)
 
 
 def _record(history: Run, t: int, outcome: Outcome, agents: Agents, server: Tensor) -> None:

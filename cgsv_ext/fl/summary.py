@@ -8,9 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .metrics import is_descending, rho
+from .metrics import apart, is_descending, kendall, pearson, rho
 from .presets import Experiment
 from .server import Run
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close the approximate Shapley values ψ came to the exact φ on trained updates."""
+
+    rounds: Tensor
+    """(S, T, 3), for ψ and φ of each round: Kendall's τ of the two rankings, Pearson's r, and the ℓ1
+    distance of the two divided by their sums."""
+    means: Tensor
+    """(S, 3): the same for the means of ψ and of φ over all rounds."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class Summary:
     """The fairness metric of every seed, None where undefined."""
     seconds: dict[str, float]
     """Time spent in ``training``, ``reward`` and ``download``, total over the seeds."""
+    agreement: Agreement | None
+    """How close ψ came to φ, where both were logged."""
 
     @property
     def importance_in_order(self) -> int:
@@ -73,7 +86,17 @@ def _condense(runs: Sequence[Run], standalone: Sequence[Run]) -> Summary:
         torch.stack([run.server_accuracy[-1] for run in runs]),
         [rho(alone[run.seed], run.accuracy[-1].tolist()) for run in runs],
         {name: sum(run.seconds[name] for run in runs) for name in runs[0].seconds},
+        None if runs[0].shapley.isnan().all() else _agreement(runs),
     )
+
+
+def _agreement(runs: Sequence[Run]) -> Agreement:
+    def measured(psi: Tensor, phi: Tensor) -> list[float]:
+        return [measure(psi.tolist(), phi.tolist()) for measure in (kendall, pearson, apart)]
+
+    rounds = [[measured(*each) for each in zip(run.cosines, run.shapley, strict=True)] for run in runs]
+    means = [measured(run.cosines.mean(0), run.shapley.mean(0)) for run in runs]
+    return Agreement(torch.tensor(rounds), torch.tensor(means))
 
 
 def _in_order(values: Tensor, experiment: Experiment) -> int:

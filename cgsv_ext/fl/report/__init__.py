@@ -19,11 +19,21 @@ from rich.table import Table as RichTable
 import cgsv_ext
 
 from ..server import Run
+from ..summary import Agreement
 from . import plots
 from .result import Result
-from .tables import Table, agents_table, checks_table, cost_table, mechanisms_table, settings_table
+from .tables import (
+    Table,
+    agents_table,
+    agreement_table,
+    as_markdown,
+    checks_table,
+    cost_table,
+    mechanisms_table,
+    settings_table,
+)
 
-__all__ = ["Result", "show", "write"]
+__all__ = ["Result", "environment", "show", "write"]
 
 
 def write(result: Result, out: Path) -> None:
@@ -41,7 +51,7 @@ def write(result: Result, out: Path) -> None:
 
 def show(result: Result, console: Console) -> None:
     """Print the closing tables."""
-    for table in (*_mechanisms(result), checks_table(result)):
+    for table in (*_mechanisms(result), checks_table(result), *_agreement(result)):
         rich = RichTable(title=table.title, title_justify="left", title_style="bold")
         for head in table.head:
             rich.add_column(head)
@@ -52,39 +62,39 @@ def show(result: Result, console: Console) -> None:
 
 def _page(result: Result, images: dict[str, str]) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("template.html").render(
+    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return templates.get_template("template.html").render(
         result=result,
         images=images,
         mechanisms=_mechanisms(result),
         checks=checks_table(result),
+        agreement=_agreement(result),
         cost=cost_table(result),
         sections=[(e, settings_table(e), agents_table(result.summaries[e.name])) for e in result.experiments],
-        environment=_environment(),
+        environment=environment(),
     )
 
 
 def _markdown(result: Result) -> str:
-    tables = [*_mechanisms(result), checks_table(result), cost_table(result)]
+    tables = [*_mechanisms(result), checks_table(result), *_agreement(result), cost_table(result)]
     tables += [agents_table(result.summaries[e.name]) for e in result.experiments]
     command = f"Written by `{result.command}`; means ± standard errors over {len(result.seeds)} seeds."
-    return "\n\n".join(["# Fair rewards on handwritten digits", command, *map(_as_markdown, tables)]) + "\n"
+    return "\n\n".join(["# Fair rewards on handwritten digits", command, *map(as_markdown, tables)]) + "\n"
 
 
 def _mechanisms(result: Result) -> list[Table]:
     return [mechanisms_table(mechanisms) for mechanisms in result.summaries.values()]
 
 
-def _as_markdown(table: Table) -> str:
-    lines = [table.head, ["---"] * len(table.head), *table.rows]
-    return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _agreement(result: Result) -> list[Table]:
+    return [agreement_table(result.summaries[e.name]) for e in result.experiments if result.logged]
 
 
 def _numbers(result: Result) -> dict[str, Any]:
     """Everything that is reported, per seed and agent."""
     return {
         "command": result.command,
-        "environment": _environment(),
+        "environment": environment(),
         "seconds": round(result.seconds, 1),
         "seeds": result.seeds,
         "reward_step_over_training": {
@@ -107,6 +117,7 @@ def _numbers(result: Result) -> dict[str, Any]:
                         "mean_sparsity": _values(s.sparsity),
                         "distance": _values(s.distance),
                         "seconds": s.seconds,
+                        "psi_against_shapley": s.agreement and _against(s.agreement),
                     }
                     for name, s in result.summaries[e.name].items()
                 },
@@ -123,7 +134,14 @@ def _values(tensor: torch.Tensor) -> Any:
     return [None if math.isnan(value) else value for value in tensor.tolist()]
 
 
-def _environment() -> dict[str, str]:
+def _against(agreement: Agreement) -> dict[str, Any]:
+    names = ("kendall", "pearson", "l1")
+    each = zip(names, agreement.rounds.unbind(2), agreement.means.unbind(1), strict=True)
+    return {name: {"by_round": _values(rounds), "of_means": _values(means)} for name, rounds, means in each}
+
+
+def environment() -> dict[str, str]:
+    """What numbers depend on beside the settings."""
     return {
         "processor": _processor(),
         "threads": "1",
@@ -149,7 +167,7 @@ def _inline(image: Path) -> str:
 
 def _write_rounds(runs: list[Run], path: Path) -> None:
     head = ["experiment", "mechanism", "seed", "round", "agent"]
-    quantities = ["accuracy", "importance", "sparsity", "distance"]
+    quantities = ["accuracy", "importance", "sparsity", "distance", "cosines", "shapley"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*head, *quantities, "server_accuracy"])

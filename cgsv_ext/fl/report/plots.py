@@ -20,7 +20,7 @@ _AGENTS = ["#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#009E73"]
 _STYLES = ["-", "--", ":", "-", "--"]
 _MECHANISMS = {"CGSV": "#0072B2", "FedAvg": "#E69F00", "standalone": "#666666"}
 _MARKERS = {"CGSV": "o", "FedAvg": "D", "standalone": "s"}
-_LOOK: Any = {
+LOOK: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,7 +35,7 @@ _LOOK: Any = {
 def draw(result: Result) -> dict[str, Figure]:
     """All figures by file name (without its ending)."""
     figures = {}
-    with mpl.rc_context(_LOOK):
+    with mpl.rc_context(LOOK):
         for e in result.experiments:
             mechanisms = result.summaries[e.name]
             cgsv = [r for r in result.runs if r.experiment.name == e.name and r.mechanism == "CGSV"]
@@ -43,6 +43,8 @@ def draw(result: Result) -> dict[str, Figure]:
             figures[f"{e.name}_accuracy"] = accuracy(e, mechanisms)
             figures[f"{e.name}_sparsity"] = sparsity(e, mechanisms["CGSV"])
             figures[f"{e.name}_distance"] = distance(e, cgsv)
+            if result.logged:
+                figures[f"{e.name}_shapley"] = agreement(e, mechanisms)
         figures["rho"] = fairness(result)
         figures["time"] = cost(result)
     return figures
@@ -104,6 +106,28 @@ def sparsity(e: Experiment, cgsv: Summary) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_xlabel("entries withheld, mean over rounds (%)")
     _title(figure, f"{e.title}: sparsity of downloads")
+    return figure
+
+
+def agreement(e: Experiment, mechanisms: dict[str, Summary]) -> Figure:
+    """Kendall's τ and Pearson's r of ψ and φ over rounds, mean and standard error over seeds."""
+    figure, axes = _figure()
+    rounds = list(range(1, e.rounds + 1))
+    for name, s in mechanisms.items():
+        if s.agreement is None:
+            continue
+        values = s.agreement.rounds.unbind(2)
+        for k, (style, label) in enumerate([("-", "Kendall's τ"), ("--", "Pearson's r")]):
+            mean, error = _mean_and_error(values[k])
+            colour = _MECHANISMS[name]
+            axes.plot(rounds, mean.tolist(), style, color=colour, label=f"{name}, {label}")
+            low, high = (mean - error).tolist(), (mean + error).tolist()
+            axes.fill_between(rounds, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlim(1, e.rounds)
+    axes.set_xlabel("round t")
+    axes.set_ylabel("agreement of ψ with φ")
+    _title(figure, f"{e.title}: approximate against exact values")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

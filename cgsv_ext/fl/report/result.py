@@ -42,7 +42,12 @@ class Result:
     @property
     def command(self) -> str:
         """What regenerates this result."""
-        return f"cgsv demo --seeds {len(self.seeds)}"
+        return f"cgsv demo --seeds {len(self.seeds)}" + (" --log-shapley" if self.logged else "")
+
+    @property
+    def logged(self) -> bool:
+        """Whether exact Shapley values were logged."""
+        return any(s.agreement for mechanisms in self.summaries.values() for s in mechanisms.values())
 
     def overhead(self, *, plain_loop: bool) -> float:
         """Time of CGSV's reward steps over that of training, all experiments together.

@@ -21,6 +21,12 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
+def as_markdown(table: Table) -> str:
+    """Render a table with its title above it."""
+    lines = [table.head, ["---"] * len(table.head), *table.rows]
+    return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def mechanisms_table(mechanisms: dict[str, Summary]) -> Table:
     """Accuracy and fairness of every mechanism in one experiment."""
     head = ["mechanism", "mean agent", "worst agent", "best agent", "server", "ρ"]
@@ -37,6 +43,21 @@ def checks_table(result: Result) -> Table:
     """Expectations of CGSV and what it showed."""
     rows = [[check.expected, check.found, "yes" if check.met else "no"] for check in result.checks]
     return Table("Expected of CGSV, fixed before these seeds were run", ["expected", "found", "met"], rows)
+
+
+def agreement_table(mechanisms: dict[str, Summary]) -> Table:
+    """How far ψ is from φ in one experiment, for each mechanism that has them."""
+    head = ["mechanism", "values of", "Kendall's τ", "Pearson's r", "ℓ1 distance", "time per round"]
+    rows = []
+    for name, s in mechanisms.items():
+        if s.agreement is not None:
+            each = [_mean(values, 3) for values in s.agreement.rounds.mean(1).unbind(1)]
+            means = [_mean(values, 3) for values in s.agreement.means.unbind(1)]
+            seconds = s.seconds["shapley"] / (s.experiment.rounds * len(s.seeds))
+            rows.append([name, "each round", *each, f"{1e3 * seconds:.3f} ms"])
+            rows.append([name, "mean round", *means, ""])
+    title = f"{next(iter(mechanisms.values())).experiment.title}: ψ against exact Shapley values φ"
+    return Table(title, head, rows)
 
 
 def cost_table(result: Result) -> Table:
