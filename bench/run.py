@@ -32,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure cgsv_ext against plain PyTorch.")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds, under a minute")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("--only", default="", help='a part, as pytest -k takes it: "gram or shapley"')
     arguments = parser.parse_args()
 
     keep_freed_memory()
@@ -45,13 +46,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder, "raw.json")
         quick = ["--quick"] if arguments.quick else []
-        status = pytest.main([str(HERE), f"--benchmark-json={raw}", *quick])
+        part = ["-k", arguments.only] if arguments.only else []
+        status = pytest.main([str(HERE), f"--benchmark-json={raw}", *quick, *part])
         if not raw.exists():
             return int(status) or 1
         results = report.trim(json.loads(raw.read_text()), described)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    name = machine.slug(described) + ("-quick" if arguments.quick else "")
+    name = "-".join([machine.slug(described), *["quick"] * arguments.quick, *arguments.only.split(" or ")])
+    name = name.rstrip("-")
     text = report.markdown(results)
     arguments.out.joinpath(f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
     arguments.out.joinpath(f"{name}.md").write_text(text)

@@ -151,7 +151,7 @@ def test_exact_and_banzhaf_are_the_sums_over_all_coalitions(
 def test_many_agents(n: int) -> None:
     """Whole blocks, more than one unit of work."""
     gram = cgsv_ext.gram(oracle.normal(n, 30, seed=n))
-    weights = torch.linspace(-0.5, 1.5, n, dtype=torch.float64)
+    weights = torch.linspace(-0.55, 1.5, n, dtype=torch.float64)
     values = values_of_gram(gram, weights)
     close(shapley.exact(gram=gram, weights=weights), shapley_of(values))
     close(shapley.banzhaf(gram=gram, weights=weights), banzhaf_of(values))
@@ -294,6 +294,19 @@ def test_what_counts_as_zero(angle: float) -> None:
     assert (pair > 0.7) == (angle > 1e-6)
     assert (pair == 0) == (angle < 1e-6)
     close(shapley.exact(x), shapley_of(values_of(x)), atol=1e-3)
+
+
+def test_what_counts_as_zero_wherever_the_agents_stand() -> None:
+    """Pairs that nearly cancel, among low, middle and top agents of the enumeration and between them."""
+    x = oracle.normal(19, 30, dtype=torch.float64)
+    x /= x.norm(dim=1, keepdim=True)
+    rest = x[[0, 3, 4, 6, 7, 8]].sum(0)
+    for a, b in ((2, 5), (9, 12), (16, 18), (1, 17), (10, 15)):
+        x[b] = -x[a] + 8e-7 * rest / rest.norm()
+    gram, weights = cgsv_ext.gram(x), torch.ones(19, dtype=torch.float64)
+    values = values_of_gram(gram, weights)
+    assert values[1 << 16 | 1 << 18] == 0
+    close(shapley.exact(gram=gram), shapley_of(values))
 
 
 def test_one_agent_is_worth_everything(device: torch.device) -> None:

@@ -7,8 +7,9 @@
 // Memory   What a function reads and writes lies on the current device; sizes of segments and pointers
 //          to rows lie on the host and are read during the call. An aggregate that is written is
 //          aligned to 16 bytes; everything else only to its elements.
-// Bits     The same input gives the same bits on every GPU, whatever its number of multiprocessors:
-//          sums are cut into chunks that the shape and dtype fix and added in a fixed order. Agents
+// Bits     The same input gives the same bits in every run, whatever the GPU's number of
+//          multiprocessors: sums are cut into chunks that the shape and dtype fix and added in a fixed
+//          order. (tanh may differ in the last bit between generations of GPUs.) Agents
 //          with equal updates get equal bits. Against the CPU, sums agree to rounding, and a selection
 //          from the same aggregate and quotas is identical.
 // Failure  The first error of the CUDA runtime, or success. Nothing here checks its arguments.

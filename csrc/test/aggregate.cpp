@@ -114,7 +114,54 @@ void every_half(DType dtype) {
   }
 }
 
+// Products that float32 cannot hold, or only as denormals.
+void far_from_one(DType dtype, double scale, double weight) {
+  const int64_t n = 2, d = 70;
+  Updates updates(dtype, n, d, Updates::strided, 5);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < d; ++j) updates.set(i, j, updates.values[i][j] * scale);
+  }
+  const std::vector<double> weights(n, weight);
+  std::vector<double> norms(n), cosines(n), u(d);
+  core::aggregate(updates.rows(), weights.data(), nullptr, 1, u.data(), cosines.data(),
+                  norms.data(), one_way());
+  double dots[2][2] = {};
+  for (int i = 0; i < 2; ++i)
+    for (int k = 0; k < 2; ++k)
+      for (int64_t j = 0; j < d; ++j) dots[i][k] += updates.values[i][j] * updates.values[k][j];
+  const double a = std::sqrt(dots[0][0]), b = std::sqrt(dots[1][1]), c = dots[0][1] / a / b;
+  for (int i = 0; i < 2; ++i) CHECK(std::fabs(cosines[i] - (1 + c) / std::sqrt(2 + 2 * c)) <= 1e-6);
+}
+
+// Vectors of any floating dtype, elements apart.
+void strided_values() {
+  Updates updates(DType::f32, 3, 40, Updates::aligned, 1);
+  for (DType dtype : dtypes) {
+    std::vector<double> norms(3), cosines(3), plain(3);
+    std::vector<float> u(44), expected(44);
+    const double weights[] = {0.5, -2, 0.25};
+    std::vector<std::byte> raw(size_t(3 * 3 * size_of(dtype)), std::byte(0xff));
+    for (int i = 0; i < 3; ++i) put(dtype, raw.data() + 3 * i * size_of(dtype), weights[i]);
+    const cuda::Values values = {raw.data(), dtype, 3};
+    float* to = u.data();
+    float* want = expected.data();
+    while (reinterpret_cast<uintptr_t>(to) % 16) ++to;
+    while (reinterpret_cast<uintptr_t>(want) % 16) ++want;
+    core::aggregate(updates.rows(), weights, nullptr, 1, want, plain.data(), norms.data(),
+                    one_way());
+    core::run(one_way(), [&](const cuda::Stream& on) {
+      return cuda::aggregate(updates.rows(), values, nullptr, 1, to, cosines.data(), norms.data(),
+                             on);
+    });
+    CHECK(same_bits(to, want, 40) && same_bits(cosines, plain));
+  }
+}
+
 void run() {
+  far_from_one(DType::f32, 1e-25, 1e-15);
+  far_from_one(DType::f32, 1e30, 1e12);
+  strided_values();
+  against_long_double(DType::f32, 1600, 40, Updates::strided);
   for (DType dtype : dtypes) {
     for (Updates::Layout layout : layouts) {
       for (int64_t d : {1, 33, 512, 2049}) {

@@ -120,7 +120,35 @@ void every_shape() {
   for (DType dtype : dtypes) check(streamed, dtype, 1, dtype == DType::f32, two_ways().back());
 }
 
+// A NaN ranks above infinity; (inf, -1) keeps nothing; a negative magnitude keeps everything.
+template <class A>
+void unusual_selections() {
+  const A nan = std::numeric_limits<A>::quiet_NaN(), inf = std::numeric_limits<A>::infinity();
+  const A magnitude[] = {nan, nan, inf, inf, inf, A(-1), A(0)};
+  const int64_t last[] = {3, 40, -1, 1, 40, -1, -1};
+  for (int64_t d : {4, 40}) {  // one by one, and in packs
+    std::vector<A> u(size_t(d), A(1));
+    u[1] = inf, u[2] = 0, u[0] = u[3] = nan;
+    if (d > 30) u[17] = nan, u[30] = -inf;
+    Target got(sizeof(A) == 4 ? DType::f32 : DType::f64, 7, d, 0, false);
+    core::download({u.data(), d, got.rows.dtype}, {magnitude, last}, {&d, 1}, got.rows, one_way());
+    for (int64_t i = 0; i < 7; ++i) {
+      for (int64_t j = 0; j < d; ++j) {
+        const bool isnan = std::isnan(u[j]),
+                   above = isnan ? !std::isnan(magnitude[i]) : std::fabs(u[j]) > magnitude[i];
+        const bool tie = (isnan && std::isnan(magnitude[i])) || std::fabs(u[j]) == magnitude[i];
+        const bool none = magnitude[i] == inf && last[i] < 0;
+        const bool keep = !none && (above || (tie && j <= last[i]));
+        const double v = get(got.rows.dtype, got.pointers[i] + j * got.bytes);
+        CHECK(keep ? (isnan ? std::isnan(v) : v == double(u[j])) : v == 0 && !std::signbit(v));
+      }
+    }
+  }
+}
+
 void run() {
+  unusual_selections<float>();
+  unusual_selections<double>();
   every_shape<float>();
   every_shape<double>();
 }

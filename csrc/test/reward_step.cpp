@@ -132,8 +132,33 @@ void formulas() {
   CHECK(q[0] == 1000 && q[3] == 1000 && q[6] == 0 && q[9] == 0);
 }
 
+// Without a non-zero importance, NaN counting as none, everyone weighs 1/N.
+void first_round() {
+  const int64_t n = 3, d = 40;
+  Updates updates(DType::f32, n, d, Updates::aligned, 3);
+  const std::vector<double> uniform(n, 1.0 / n);
+  for (const std::vector<double>& none : {std::vector<double>{0, 0, 0}, {NAN, 0, -INFINITY}}) {
+    Results got(n, d, 1, DType::f32), expected(n, d, 1, DType::f32);
+    for (Results* r : {&got, &expected}) {
+      cpu::RewardStep step{};
+      step.updates = updates.rows();
+      step.importance = none.data();
+      step.weights = r == &got ? nullptr : uniform.data();
+      step.gamma = gamma, step.alpha = alpha, step.beta = beta, step.floor = least;
+      step.rewards = rows_of(*r, n, d, DType::f32);
+      step.new_importance = r->importance.data(), step.cosines = r->cosines.data();
+      step.quotas = r->quotas.data(), step.aggregate = r->aggregate.data();
+      step.magnitude = r->magnitude.data(), step.last_index = r->last_index.data();
+      step.norms = r->norms.data(), step.valid = reinterpret_cast<bool*>(r->valid.data());
+      core::reward_step(step, one_way());
+    }
+    CHECK(got.same_as(expected) && got.quotas[0] + got.quotas[1] + got.quotas[2] >= d);
+  }
+}
+
 void run() {
   formulas();
+  first_round();
   for (DType dtype : dtypes) {
     for (bool segmented : {false, true}) {
       for (int64_t d : {1, 50, 5003}) {

@@ -64,6 +64,19 @@ std::vector<std::vector<A>> hard_inputs(int64_t d) {
   return inputs;
 }
 
+// NaNs of several payloads are one value.
+template <class A>
+void payloads() {
+  std::vector<A> u(1025, A(1));
+  for (size_t j = 0; j < u.size(); j += 3) {
+    const uint64_t bits = (sizeof(A) == 4 ? 0x7fc00000u : 0x7ff8000000000000u) + j * 977;
+    std::memcpy(&u[j], &bits, sizeof(A));
+  }
+  std::vector<int64_t> quotas;
+  for (int64_t q = 0; q <= 1025; q += 41) quotas.push_back(q);
+  against_sort(u, quotas, {1025}, two_ways());
+}
+
 std::vector<int64_t> spread(int64_t d, int64_t n) {
   std::vector<int64_t> quotas;
   for (int64_t i = 0; i < n; ++i) quotas.push_back(d * i / (n - 1));
@@ -106,6 +119,11 @@ void large() {
 }
 
 void run() {
+  against_sort(hard_inputs<float>(40'000)[6], {9, 2, 7'000, 1, 0, 19'000}, {15'000, 0, 25'000},
+               two_ways());
+  payloads<float>();
+  payloads<double>();
+  against_sort(hard_inputs<float>(40)[0], spread(40, 4100), {40}, {one_way()});
   small<float>();
   small<double>();
   crowded<float>();

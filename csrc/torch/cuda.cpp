@@ -134,6 +134,7 @@ class Cuda {
   void check(cudaError_t error) const {
     if (failure_) std::rethrow_exception(failure_);
     if (error == cudaSuccess) return;
+    cudaGetLastError();  // or torch blames its next kernel for it
     throw std::runtime_error(std::string(checks_.op()) +
                              "(): CUDA error: " + cudaGetErrorString(error));
   }

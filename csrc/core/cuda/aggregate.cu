@@ -51,6 +51,7 @@ __device__ double dot(const Pack<T>& x, const Wide<T> (&u)[Pack<T>::columns]) {
     for (int k = 0; k < Pack<T>::columns; ++k) sum = fmaf(x[k], u[k], sum);
     if (fabsf(sum) >= 1e-30f && fabsf(sum) <= 1e30f) return double(sum);
   }
+  if ((x.bits.x | x.bits.y | x.bits.z | x.bits.w) == 0) return 0;  // no row, or nothing in it
   double sum = 0;
 #pragma unroll
   for (int k = 0; k < Pack<T>::columns; ++k) {
@@ -147,11 +148,11 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
     __syncthreads();
   }
   double square = 0;
+  const auto digit = [](A u) { return unsigned(key_of(u) >> (KeyOf<A>::bits - first_digit_bits)); };
   // Takes note of one entry of u_N; the whole warp calls.
   const auto observe = [&](A u, bool present) {
     if (present) square = fma(double(u), double(u), square);
-    if (table == nullptr) return;
-    count(counters, unsigned(key_of(u) >> (KeyOf<A>::bits - first_digit_bits)), present);
+    if (table) count(counters, digit(u), present);
   };
 
   Tile<T, kRows> tile;
@@ -177,8 +178,20 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
         // First the products, which end the rows' stay in the registers.
         if (tiling.batches == 1) tile.dots_with(u, dots);
         store(aggregate + j, u, present);
+        // One look at the pack: where few lanes have the first one's digit, all of them may queue.
+        const bool complete = table && __all_sync(all_lanes, present == columns);
+        const unsigned first_digit = __shfl_sync(all_lanes, digit(u[0]), 0);
+        const unsigned sharing = __ballot_sync(all_lanes, digit(u[0]) == first_digit);
+        if (complete && __popc(sharing) < 4) {
 #pragma unroll
-        for (int k = 0; k < columns; ++k) observe(u[k], k < present);
+          for (int k = 0; k < columns; ++k) {
+            square = fma(double(u[k]), double(u[k]), square);
+            atomicAdd(counters + digit(u[k]), 1u);
+          }
+        } else {
+#pragma unroll
+          for (int k = 0; k < columns; ++k) observe(u[k], k < present);
+        }
       } else {
 #pragma unroll
         for (int k = 0; k < columns; ++k) {
@@ -264,11 +277,11 @@ cudaError_t run(const RowView<const std::byte>& updates, const Row* rows, const 
 Tiling tiling(int64_t n, int64_t d, DType updates) {
   Tiling t;
   t.groups = 1;  // the fewest of the fewest rows
-  for (t.rows = 4; int64_t(t.groups) * t.rows < n && t.groups < most_groups;) {
-    if (t.rows == 8) {
+  for (t.rows = 2; int64_t(t.groups) * t.rows < n && t.groups < most_groups;) {
+    if (t.rows < 8) {
+      t.rows *= 2;
+    } else if (t.rows == 8) {
       t.rows = 12;
-    } else if (t.rows == 4) {
-      t.rows = 8;
     } else {
       t.rows = 8;
       t.groups *= 2;
@@ -279,7 +292,7 @@ Tiling tiling(int64_t n, int64_t d, DType updates) {
   t.batches = int(ceil_div(n, int64_t(t.groups) * t.rows));
   t.columns = t.lanes * (16 / size_of(updates));
   // Many, for an even load; few enough that their sums are little beside the updates.
-  const int64_t most_chunks = n <= 16 ? 8192 : n <= 256 ? 2048 : 1024;
+  const int64_t most_chunks = limit(n <= 16 ? 8192 : n <= 256 ? 2048 : 1024, 8);
   t.chunk_columns = std::max<int64_t>(1, ceil_div(d, most_chunks * t.columns)) * t.columns;
   t.chunks = std::max<int64_t>(1, ceil_div(d, t.chunk_columns));
   return t;
@@ -295,7 +308,8 @@ cudaError_t aggregate_chunks(const RowView<const std::byte>& updates, DType dtyp
   const Tiling tiling = cuda::tiling(updates.n, updates.d, dtype);
   return with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto run = tiling.rows == 4   ? cuda::run<T, 4>
+    const auto run = tiling.rows == 2   ? cuda::run<T, 2>
+                     : tiling.rows == 4 ? cuda::run<T, 4>
                      : tiling.rows == 8 ? cuda::run<T, 8>
                                         : cuda::run<T, 12>;
     return run(updates, rows, tiling, aggregate, partial, table, stream);

@@ -107,53 +107,81 @@ __device__ void with_constant(int value, const F& f) {
   f(std::integral_constant<int, kValue>());
 }
 
-// A thread has the entries of two packs of a row's size. Rows may begin anywhere in a pack's 16 bytes:
-// `phase` entries lie before the first whole pack, and the thread writes the pack from there on.
+// What a row keeps of a block's segment.
+template <class A>
+struct Kept {
+  std::byte* row;
+  int64_t last_index;
+  SignedKey<A> through, beyond;
+};
+
 template <class A, class T, class Store>
 __global__ void __launch_bounds__(threads, 2) download_kernel(Downloading<A> s, Store store) {
   constexpr int columns = Pack<T>::columns;
-  const int64_t d = s.rows.d, first = (int64_t(blockIdx.x) * threads + threadIdx.x) * columns;
-  if (first >= d) return;
+  __shared__ Kept<A> rows[threads];
+  const int64_t d = s.rows.d, block_first = int64_t(blockIdx.x) * threads * columns;
+  const int64_t first = block_first + int64_t(threadIdx.x) * columns;
   A u[2 * columns];
+  SignedKey<A> keys[2 * columns];
   if (s.rows.alignment == 16) {
     A own[columns];
     load_entries<columns, columns>(s.u, first, d, s.alignment, own);
-    for (int k = 0; k < columns; ++k) u[k] = own[k];
+#pragma unroll
+    for (int k = 0; k < columns; ++k) u[k] = own[k], u[columns + k] = A(0);
   } else {
     load_entries<2 * columns, columns>(s.u, first, d, s.alignment, u);
   }
-  const int64_t segment = s.segments.of(first);
-  const bool one_segment = s.segments.end(segment) >= min(d, first + 2 * columns);
+#pragma unroll
+  for (int k = 0; k < 2 * columns; ++k) keys[k] = SignedKey<A>(key_of(u[k]));
+  const int64_t segment = s.segments.of(block_first);
+  const bool one_segment = s.segments.end(segment) >= min(d, block_first + (threads + 1) * columns);
 
   const int64_t begin = blockIdx.y * s.rows_each, end = min(s.rows.n, begin + s.rows_each);
-  for (int64_t i = begin; i < end; ++i) {
-    T* row = s.rows.template row<T>(i);
-    const int phase = int(-reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
-    const int before = first == 0 ? phase : 0;  // entries in front of the first pack
-    const int64_t j = first + phase;
-    if (one_segment && j + columns <= d && before == 0) {
+  for (int64_t from = begin; from < end; from += threads) {
+    const int count = int(min(end - from, int64_t(threads)));
+    __syncthreads();
+    if (int(threadIdx.x) < count) {
+      const int64_t i = from + threadIdx.x;
       const Boundary b = s.boundary_of(i, segment);
-      const auto through = SignedKey<A>(b.through), beyond = SignedKey<A>(b.beyond);
-      const int last = int(max(int64_t(-1), min(b.last_index - j, int64_t(columns))));
-      with_constant<columns - 1>(phase, [&](auto constant) {
-        constexpr int shift = decltype(constant)::value;
-        A entries[columns];
-        bool kept[columns];
+      rows[threadIdx.x] = {reinterpret_cast<std::byte*>(s.rows.template row<T>(i)), b.last_index,
+                           SignedKey<A>(b.through), SignedKey<A>(b.beyond)};
+    }
+    __syncthreads();
+    for (int r = 0; r < count && first < d; ++r) {
+      const Kept<A> b = rows[r];
+      T* row = reinterpret_cast<T*>(b.row);
+      const int phase = int(-reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
+      const int64_t j = first + phase;
+      if (one_segment && j + columns <= d && (first != 0 || phase == 0)) {
+        const auto write = [&](auto constant, const auto& through) {
+          constexpr int shift = decltype(constant)::value;
+          A entries[columns];
+          bool kept[columns];
 #pragma unroll
-        for (int k = 0; k < columns; ++k) {
-          entries[k] = u[shift + k];
-          kept[k] = SignedKey<A>(key_of(entries[k])) > (k <= last ? through : beyond);
+          for (int k = 0; k < columns; ++k) {
+            entries[k] = u[shift + k];
+            kept[k] = keys[shift + k] > through(k);
+          }
+          store.pack(row + j, entries, kept);
+        };
+        with_constant<columns - 1>(phase, [&](auto constant) {
+          if (b.last_index < j || b.last_index >= j + columns - 1) {
+            const auto bound = b.last_index < j ? b.beyond : b.through;
+            write(constant, [&](int) { return bound; });
+          } else {
+            const int last = int(b.last_index - j);
+            write(constant, [&](int k) { return k <= last ? b.through : b.beyond; });
+          }
+        });
+      } else {
+        int64_t l = s.segments.of(first);
+        for (int64_t k = first == 0 ? 0 : j; k < min(d, j + columns); ++k) {
+          while (k >= s.segments.end(l)) ++l;
+          const Boundary bk = s.boundary_of(from + r, l);
+          const A entry = s.u[k];
+          store.one(row + k, entry,
+                    int64_t(key_of(entry)) > (k <= bk.last_index ? bk.through : bk.beyond));
         }
-        store.pack(row + j, entries, kept);
-      });
-    } else {
-      int64_t l = segment;
-      for (int64_t k = j - before; k < min(d, j + columns); ++k) {
-        while (k >= s.segments.end(l)) ++l;
-        const Boundary b = s.boundary_of(i, l);
-        const A entry = s.u[k];
-        store.one(row + k, entry,
-                  int64_t(key_of(entry)) > (k <= b.last_index ? b.through : b.beyond));
       }
     }
   }

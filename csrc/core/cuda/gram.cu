@@ -19,7 +19,7 @@ struct GramChunks {
   int64_t columns, count;
   CGSV_HOST_DEVICE int64_t meetings() const { return groups * (groups - 1) / 2 * (rows / others); }
   GramChunks(int64_t n, int64_t d) : groups(ceil_div(n, int64_t(rows))) {
-    constexpr int64_t tasks = 4096, least = 4096;
+    constexpr int64_t tasks = limit(4096, 4), least = 4096;
     columns = round_up(ceil_div(d * groups * groups, tasks), least);
     columns = std::max(least, std::min(columns, round_up(d, least)));
     count = std::max<int64_t>(1, ceil_div(d, columns));

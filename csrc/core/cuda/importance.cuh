@@ -18,8 +18,9 @@ __device__ inline void update_importance_in_block(int64_t n, const ImportanceUpd
   double sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
     const double before = value_at(update.importance, i), cosine = value_at(cosines, i);
-    const double value = update.alpha * (isfinite(before) ? before : 0) +
-                         (1 - update.alpha) * (isfinite(cosine) ? cosine : 0);
+    // Rounded one by one, so that equal inputs give equal bits in every kernel.
+    const double value = __dadd_rn(__dmul_rn(update.alpha, isfinite(before) ? before : 0),
+                                   __dmul_rn(1 - update.alpha, isfinite(cosine) ? cosine : 0));
     update.result[i] = fmax(update.floor, value);
     sum += update.result[i];
   }

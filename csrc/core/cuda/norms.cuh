@@ -10,7 +10,7 @@ namespace cgsv::cuda {
 struct NormChunks {
   int64_t columns, count;
   NormChunks(int64_t n, int64_t d) {
-    constexpr int64_t tasks = 16384, least = 4096;
+    constexpr int64_t tasks = limit(16384, 4), least = 4096;
     columns = std::max(least, round_up(ceil_div(d * n, tasks), least));
     count = std::max<int64_t>(1, ceil_div(d, columns));
   }

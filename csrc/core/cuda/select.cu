@@ -92,12 +92,16 @@ struct Shared {
   unsigned* counters;     // 1 << table_bits
   unsigned* heads;        // per hash of a prefix, 1 + the first slot in its list
   unsigned short* nexts;  // per slot, 1 + the next one
+  void* prefixes;         // per slot, if they fit
   __device__ explicit Shared(const Digits& digits)
       : counters(reinterpret_cast<unsigned*>(dynamic_shared)),
         heads(counters + (1 << digits.table_bits)),
-        nexts(reinterpret_cast<unsigned short*>(heads + cuda::heads)) {}
+        nexts(reinterpret_cast<unsigned short*>(heads + cuda::heads)),
+        prefixes(heads + cuda::heads + most_cached / 2) {}
+  static constexpr int most_cached = 256;
   static int64_t bytes(const Digits& digits, int64_t n) {
-    return (int64_t(1) << digits.table_bits) * 4 + cuda::heads * 4 + n * 2;
+    return (int64_t(1) << digits.table_bits) * 4 + cuda::heads * 4 +
+           (n <= most_cached ? most_cached * 10 : n * 2);
   }
 };
 
@@ -117,6 +121,32 @@ __device__ void for_each_piece(const Selecting<A>& s, const F& f) {
     const int64_t piece_end = min(end, s.segments.end(l));
     if (begin < piece_end) f(l, begin, piece_end);
     begin = piece_end;
+  }
+}
+
+// f(keys of a whole pack) where all of a warp's columns are in the piece, else g(key, present) one by one.
+template <class A, class F, class G>
+__device__ void for_each_pack(const Selecting<A>& s, int64_t begin, int64_t end, const F& f,
+                              const G& g) {
+  constexpr int columns = Pack<A>::columns, packs = 3, tile = packs * threads * columns;
+  int64_t first = begin / columns * columns;
+  for (; first < end; first += tile) {
+    if (first >= begin && first + tile <= end && s.alignment == 16) {
+      Pack<A> pack[packs];
+      const uint4* from = reinterpret_cast<const uint4*>(s.u + first) + threadIdx.x;
+#pragma unroll
+      for (int p = 0; p < packs; ++p) pack[p].bits = from[p * threads];
+#pragma unroll
+      for (int p = 0; p < packs; ++p) f(pack[p]);
+    } else {
+#pragma unroll 1
+      for (int p = 0; p < packs; ++p) {
+        const int64_t j = first + (p * threads + int(threadIdx.x)) * columns;
+        const Pack<A> pack = load_pack(s.u + j, s.alignment, int(min(end - j, int64_t(columns))));
+#pragma unroll
+        for (int k = 0; k < columns; ++k) g(key_of(pack[k]), j + k >= begin && j + k < end);
+      }
+    }
   }
 }
 
@@ -182,15 +212,45 @@ __device__ void count_digit(const Selecting<A>& s, int level) {
       if (target.rank == 0 || target.slot != i) continue;
       const unsigned next = atomicExch(&shared.heads[head_of(target.prefix)], unsigned(i + 1));
       shared.nexts[i] = (unsigned short)(next);
+      if (s.n <= Shared::most_cached) static_cast<Key<A>*>(shared.prefixes)[i] = target.prefix;
     }
     __syncthreads();
-    for_each_key(s, begin, end, [&](Key<A> key, bool present) {
-      const Key<A> prefix = key >> shift >> bits;
-      unsigned slot = present ? shared.heads[head_of(prefix)] : 0;
-      while (slot != 0 && targets[s.at(slot - 1, l)].prefix != prefix)
+    const auto* prefixes = static_cast<const Key<A>*>(shared.prefixes);
+    const bool cached = s.n <= Shared::most_cached;
+    const auto find_slot = [&](Key<A> prefix) {
+      unsigned slot = shared.heads[head_of(prefix)];
+      while (slot != 0 &&
+             (cached ? prefixes[slot - 1] : targets[s.at(slot - 1, l)].prefix) != prefix)
         slot = shared.nexts[slot - 1];
-      count(shared.counters, ((slot - 1) << bits) | unsigned((key >> shift) & mask), slot != 0);
-    });
+      return slot;
+    };
+    const auto digit = [&](Key<A> key, unsigned slot) {
+      return ((slot - 1) << bits) | unsigned((key >> shift) & mask);
+    };
+    const auto one = [&](Key<A> key, bool present) {
+      const unsigned slot = present ? find_slot(key >> shift >> bits) : 0;
+      count(shared.counters, digit(key, slot), slot != 0);
+    };
+    for_each_pack(
+        s, begin, end,
+        [&](const Pack<A>& pack) {
+          constexpr int columns = Pack<A>::columns;
+          const unsigned own = shared.heads[head_of(Key<A>(key_of(pack[0]) >> shift >> bits))];
+          const unsigned theirs = __shfl_sync(all_lanes, own, 0);
+          if (__popc(__ballot_sync(all_lanes, own != 0 && own == theirs)) >= 8) {
+#pragma unroll
+            for (int k = 0; k < columns; ++k) one(key_of(pack[k]), true);
+          } else {
+#pragma unroll
+            for (int k = 0; k < columns; ++k) {
+              const Key<A> key = key_of(pack[k]), prefix = key >> shift >> bits;
+              if (shared.heads[head_of(prefix)] == 0) continue;
+              const unsigned slot = find_slot(prefix);
+              if (slot != 0) atomicAdd(shared.counters + digit(key, slot), 1u);
+            }
+          }
+        },
+        one);
     __syncthreads();
     flush(shared.counters, size, s.table(level, l));
     if (level == s.digits.levels) {
