@@ -724,7 +724,8 @@ def test_progress_is_told_and_may_stop() -> None:
 
 def test_ctrl_c_stops(tmp_path: Any) -> None:
     script = (
-        "import torch, cgsv_ext\n"
+        "import signal, torch, cgsv_ext\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job may ignore it
         "print('running', flush=True)\n"
         "try: cgsv_ext.shapley.exact(gram=torch.eye(32))\n"
         "except KeyboardInterrupt: print('stopped')\n"

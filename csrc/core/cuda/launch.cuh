@@ -26,7 +26,7 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // A limit of the work's division; a small one in tests, so that small inputs pass it, too.
-constexpr int64_t limit(int64_t usual, [[maybe_unused]] int64_t small) {
+constexpr int64_t limit([[maybe_unused]] int64_t usual, [[maybe_unused]] int64_t small) {
 #ifdef CGSV_SMALL_LIMITS
   return small;
 #else
