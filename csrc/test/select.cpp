@@ -119,11 +119,15 @@ void large() {
 }
 
 void run() {
-  against_sort(hard_inputs<float>(40'000)[6], {9, 2, 7'000, 1, 0, 19'000}, {15'000, 0, 25'000},
+  // A segment that begins among the second block's columns.
+  against_sort(hard_inputs<float>(12'000)[6], {9, 2, 7'000, 1, 0, 6'900}, {5'000, 0, 7'000},
                two_ways());
   payloads<float>();
   payloads<double>();
-  against_sort(hard_inputs<float>(40)[0], spread(40, 4100), {40}, {one_way()});
+  // More agents than one launch takes: long under a sanitizer, and nothing it would see.
+  if (two_ways().size() > 1) {
+    against_sort(hard_inputs<float>(40)[0], spread(40, 4100), {40}, {one_way()});
+  }
   small<float>();
   small<double>();
   crowded<float>();
