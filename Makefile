@@ -44,12 +44,12 @@ bench: $(INSTALLED)  ## measure against plain PyTorch, write bench/results
 ctest: $(CMAKE_IF_MISSING)  ## run the C++ tests of the core, that of the CPU and, compiled for the CPU, that of CUDA
 	cmake -S . -B build/ctest
 	cmake --build build/ctest --parallel 2
-	cd build/ctest && ctest --output-on-failure --no-tests=error
+	cd build/ctest && ctest --parallel 2 --output-on-failure --no-tests=error
 
 sanitize: $(CMAKE_IF_MISSING)  ## those of the CPU under AddressSanitizer and UndefinedBehaviorSanitizer
 	cmake -S . -B build/sanitize -DCGSV_SANITIZE=address,undefined
 	cmake --build build/sanitize --parallel 2
-	cd build/sanitize && ctest --output-on-failure --no-tests=error
+	cd build/sanitize && ctest --parallel 2 --output-on-failure --no-tests=error
 
 simt: $(INSTALLED) $(CMAKE_IF_MISSING)  ## run the Python tests of the ops on the CUDA kernels, compiled for the CPU
 	cmake -S . -B build/ctest -DCGSV_PYTHON=$(BIN)/python

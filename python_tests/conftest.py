@@ -25,7 +25,10 @@ if SIMT:
 import cgsv_ext  # noqa: E402
 
 # The same examples on every run, and nothing left behind in the source folder.
-settings.register_profile("cgsv", deadline=None, derandomize=True, database=None)
+# Fewer where every thread of a GPU is emulated.
+settings.register_profile(
+    "cgsv", deadline=None, derandomize=True, database=None, max_examples=25 if SIMT else 100
+)
 settings.load_profile("cgsv")
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() and cgsv_ext.build_info()["cuda"] else ["cpu"]
