@@ -22,7 +22,7 @@ if SIMT:
     # About the package, the CPU or a real GPU; not about the ops.
     collect_ignore_glob = ["test_build.py", "test_cli.py", "test_fl_*", "test_cuda_*", "test_device_*"]
 
-import cgsv_ext  # noqa: E402
+import cgsv_ext  # noqa: E402  (it must meet the library loaded above)
 
 # The same examples on every run, and nothing left behind in the source folder.
 # Fewer where every thread of a GPU is emulated.

@@ -236,24 +236,16 @@ cudaError_t download(const Aggregate& aggregate, const Selection& selection, con
 
 cudaError_t download(const Aggregate& aggregate, const Selection& selection,
                      const Segments& segments, const MutableRows& rewards, const Stream& stream) {
-  int64_t* starts;
-  Scratch scratch;
-  scratch.reserve(&starts, table_size(segments));
-  CGSV_TRY(scratch.allocate(stream));
   Parts parts;
-  CGSV_TRY(view(segments, aggregate.d, starts, stream, &parts));
+  CGSV_TRY(view(segments, aggregate.d, stream, &parts));
   return download(aggregate, selection, parts, rewards, stream);
 }
 
 cudaError_t download_(const Aggregate& aggregate, const Selection& selection,
                       const Segments& segments, double scale, const MutableRows& parameters,
                       const Stream& stream) {
-  int64_t* starts;
-  Scratch scratch;
-  scratch.reserve(&starts, table_size(segments));
-  CGSV_TRY(scratch.allocate(stream));
   Parts parts;
-  CGSV_TRY(view(segments, aggregate.d, starts, stream, &parts));
+  CGSV_TRY(view(segments, aggregate.d, stream, &parts));
   return with_arguments(aggregate, selection, parts, parameters, stream, [&](auto s, auto type) {
     using A = std::remove_const_t<std::remove_pointer_t<decltype(s.u)>>;
     using T = typename decltype(type)::type;

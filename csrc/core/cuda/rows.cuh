@@ -107,4 +107,13 @@ inline cudaError_t view(const Segments& segments, int64_t d, int64_t* table, con
   });
 }
 
+// The same with scratch memory of its own for the table.
+inline cudaError_t view(const Segments& segments, int64_t d, const Stream& stream, Parts* parts) {
+  int64_t* table;
+  Scratch scratch;
+  scratch.reserve(&table, table_size(segments));
+  CGSV_TRY(scratch.allocate(stream));
+  return view(segments, d, table, stream, parts);
+}
+
 }  // namespace cgsv::cuda

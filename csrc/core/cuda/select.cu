@@ -595,12 +595,8 @@ cudaError_t select(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
 cudaError_t select(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
                    const Segments& segments, void* magnitude, int64_t* last_index,
                    const Stream& stream) {
-  int64_t* starts;
-  Scratch scratch;
-  scratch.reserve(&starts, table_size(segments));
-  CGSV_TRY(scratch.allocate(stream));
   Parts parts;
-  CGSV_TRY(view(segments, aggregate.d, starts, stream, &parts));
+  CGSV_TRY(view(segments, aggregate.d, stream, &parts));
   return select(aggregate, n, quotas, parts, nullptr, magnitude, last_index, stream);
 }
 
