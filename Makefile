@@ -54,7 +54,7 @@ sanitize: $(CMAKE_IF_MISSING)  ## those of the CPU under AddressSanitizer and Un
 simt: $(INSTALLED) $(CMAKE_IF_MISSING)  ## run the Python tests of the ops on the CUDA kernels, compiled for the CPU
 	cmake -S . -B build/ctest -DCGSV_PYTHON=$(BIN)/python
 	cmake --build build/ctest --parallel 2 --target simt_module
-	CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C.so $(RUN) pytest
+	CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C.so $(RUN) pytest --numprocesses auto
 
 cuda-check: $(READY)  ## compile all CUDA code with nvcc, print registers and spills; needs no GPU
 	@$(BIN)/python csrc/cuda_check.py

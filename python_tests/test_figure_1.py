@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from cgsv_ext import cli, figure_1
+from cgsv_ext import cli
+from cgsv_ext.fl.figures import figure_1
 
 COLUMNS = [
     "panel",
@@ -101,7 +102,7 @@ def test_text_is_printed(tmp_path, capsys):
     assert capsys.readouterr().out == (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("arguments", [["2"], [], ["1", "--agents", "33"], ["1", "--trials", "0"]])
+@pytest.mark.parametrize("arguments", [["8"], [], ["1", "--agents", "33"], ["1", "--trials", "0"]])
 def test_wrong_arguments_explain_themselves(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["figure", *arguments])

@@ -10,18 +10,10 @@ import torch
 
 import cgsv_ext
 from cgsv_ext import cli, reference
-from cgsv_ext.fl import FIGURE_2, demo, run
-from cgsv_ext.fl.mechanism import CGSV, FedAvg
+from cgsv_ext.fl import FIGURE_2, MECHANISMS, demo, run
 from cgsv_ext.fl.metrics import apart, kendall, pearson
-from cgsv_ext.fl.seeds import generator
-from cgsv_ext.fl.server import contributions
 
 SHORT = replace(FIGURE_2, rounds=3, steps=2)
-SIZES = torch.tensor([10, 20, 30, 40, 100])
-
-
-def random_updates(agents=5, size=1000):
-    return torch.randn(agents, size, generator=generator(0, "updates")) * torch.arange(1, agents + 1)[:, None]
 
 
 def value_of(members, parts):
@@ -47,26 +39,33 @@ def shapley_values(parts):
     return torch.tensor(values, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("mechanism", [CGSV, FedAvg])
-def test_values_are_those_of_the_vectors_that_are_aggregated(mechanism):
-    """Two rounds, so that CGSV weighs by data first and by importance then."""
-    server, updates = mechanism(FIGURE_2, SIZES), random_updates()
-    weights = SIZES.double() / SIZES.sum()
-    for _ in range(2):
-        outcome = server.step(updates)
+def seen(name, monkeypatch):
+    """The updates and outcomes of a run's rounds, and the run."""
+    rounds = []
+
+    class Spy(MECHANISMS[name]):
+        def step(self, updates):
+            rounds.append((updates.clone(), super().step(updates)))
+            return rounds[-1][1]
+
+    monkeypatch.setitem(MECHANISMS, name, Spy)
+    return rounds, run(SHORT, name, 1, log_shapley=True)
+
+
+@pytest.mark.parametrize("name", ["CGSV", "FedAvg", "FedAvgNormalised"])
+def test_values_are_those_of_the_vectors_that_are_aggregated(name, monkeypatch):
+    """CGSV weighs by data first and by importance then; FedAvg weighs raw updates."""
+    rounds, history = seen(name, monkeypatch)
+    for t, (updates, outcome) in enumerate(rounds):
         parts = updates.double()
-        if mechanism is CGSV:
-            parts = FIGURE_2.gamma * parts / parts.norm(dim=1, keepdim=True)
-        parts = weights[:, None] * parts
+        if name != "FedAvg":
+            parts = SHORT.gamma * parts / parts.norm(dim=1, keepdim=True)
+        parts = outcome.weights.double()[:, None] * parts
         torch.testing.assert_close(parts.sum(0), outcome.aggregate.double(), rtol=1e-4, atol=1e-5)
-        phi, psi = contributions(updates, outcome)
-        torch.testing.assert_close(phi, shapley_values(parts), rtol=0, atol=1e-6)
-        expected = reference.aggregate(
-            updates, weights if outcome.unit else weights * cgsv_ext.norms(updates), gamma=1.0
-        )
-        torch.testing.assert_close(psi, expected[1], rtol=0, atol=1e-6)
-        if mechanism is CGSV:
-            weights = outcome.importance
+        torch.testing.assert_close(history.shapley[t], shapley_values(parts), rtol=0, atol=1e-6)
+        norms = cgsv_ext.norms(updates) if name == "FedAvg" else 1.0
+        expected = reference.aggregate(updates, outcome.weights.double() * norms, gamma=1.0)[1]
+        torch.testing.assert_close(history.cosines[t], expected, rtol=0, atol=1e-6)
 
 
 def test_logging_changes_nothing_else():
@@ -104,7 +103,7 @@ def test_pearson_ignores_scale_and_apart_the_whole():
 def test_report_compares(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "DEMO", (SHORT,))
     assert cli.main(["demo", "--out", str(tmp_path), "--seeds", "2", "--log-shapley"]) == 0
-    title = "Label noise, 5 agents: ψ against exact Shapley values φ"
+    title = "Label noise, N = 5, rounds=3, steps=2: ψ against exact Shapley values φ"
     assert title in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert title in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert (tmp_path / "label_noise_shapley.png").exists()

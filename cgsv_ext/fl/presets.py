@@ -1,89 +1,93 @@
-"""The experiments, with every setting in one place."""
+"""The experiments of ``presets.toml``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .experiment import FIELDS, Experiment
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["CLA_10", "DEMO", "FIGURE_2", "FIRST_SEED", "TRIAL_SEEDS", "Experiment", "preset", "sections"]
+
+TRIAL_SEEDS = range(100, 110)
+"""The seeds on which the settings of digits were chosen."""
+FIRST_SEED = 2021
+"""Results are of this seed and those after it, which no setting was chosen on."""
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One federation and how it learns."""
-
-    name: str
-    """Short, for file names."""
-    title: str
-    about: str
-    """What is done and what should come of it, in a sentence or two."""
-    agents: int
-    """N."""
-    partition: str
-    """A name in ``PARTITIONS``."""
-    traits: tuple[str, ...]
-    """What sets each agent apart, for the legends: one entry per agent."""
-    rounds: int
-    """T."""
-    steps: int
-    """Local steps of SGD an agent takes in a round."""
-    lr: float
-    """Learning rate of the local steps."""
-    gamma: float
-    """Γ of equation (1): the length every update is normalised to."""
-    batch_size: int = 32
-    alpha: float = 0.95
-    """α of equation (4)."""
-    beta: float = 1.0
-    """β of equation (5), the degree of altruism."""
-    samples: int | None = None
-    """Samples per agent on average; None for all there are."""
-    noise: tuple[float, ...] | None = None
-    """Share of corrupted labels of each agent; None for none."""
-    widths: tuple[int, ...] = (64, 64, 10)
-    """Of the multilayer perceptron: inputs, hidden units, outputs."""
-    order: tuple[tuple[int, ...], ...] | None = None
-    """Agents (from 0) from the most to the least valuable, equals together, where it is known beforehand."""
-    rho: float = 0.0
-    """The mean fairness CGSV is expected to reach."""
-
-    @property
-    def agent_names(self) -> list[str]:
-        """A1 to AN."""
-        return [f"A{i + 1}" for i in range(self.agents)]
+@cache
+def _presets() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((Path(__file__).parent / "presets.toml").read_text(encoding="utf-8"))
 
 
-FIGURE_2 = Experiment(
-    name="label_noise",
-    title="Label noise, 5 agents",
-    about="The paper's Figure 2. Five agents hold equally many images, but 20, 40 and 60 % of the labels "
-    "of the first three are wrong. The more wrong labels, the less an agent should matter, the sparser its "
-    "downloads should be and the further its model should stay from the server's.",
-    agents=5,
-    partition="UNI",
-    noise=(0.2, 0.4, 0.6, 0.0, 0.0),
-    traits=("20 % noise", "40 % noise", "60 % noise", "clean", "clean"),
-    rounds=60,
-    steps=5,
-    lr=0.1,
-    gamma=0.2,
-    order=((3, 4), (0,), (1,), (2,)),
-    rho=90.0,
-)
+def datasets() -> list[str]:
+    """Name the datasets that have presets."""
+    return list(_presets())
 
-CLA_10 = Experiment(
-    name="classes",
-    title="Imbalanced classes, 10 agents",
-    about="The paper's CLA partition. Ten agents hold 120 images each; the first knows one digit, the "
-    "second two, the last all ten. The more digits an agent knows, the more it should matter and the better "
-    "the model it should end with.",
-    agents=10,
-    partition="CLA",
-    samples=120,
-    traits=("1 class", *(f"{k} classes" for k in range(2, 11))),
-    rounds=40,
-    steps=60,
-    lr=0.3,
-    gamma=0.5,
-    rho=80.0,
-)
 
+def sections(dataset: str) -> dict[str, int | None]:
+    """Name what :func:`preset` takes for a partition, each with its N where it is one for a certain N."""
+    _known("dataset", dataset, _presets())
+    found = _presets()[dataset].items()
+    return {name: part.get("agents") for name, part in found if isinstance(part, dict)}
+
+
+def preset(dataset: str, partition: str, agents: int | None = None, **changes: Any) -> Experiment:
+    """Return what ``presets.toml`` says of a dataset and a partition.
+
+    Parameters
+    ----------
+    dataset : str
+        Such as ``"digits"``.
+    partition : str
+        Such as ``"POW"``, or another section of the dataset such as ``"figure-2"``.
+    agents : int, optional
+        N; may be left out where the section says it.
+    **changes
+        Fields of :class:`Experiment` to set instead. Steps take the place of epochs and the reverse.
+
+    Raises
+    ------
+    ValueError
+        For names that are not in the file, fields that Experiment does not have or refuses, and an N other
+        than the one a section is for.
+    """
+    _known("dataset", dataset, _presets())
+    section = _presets()[dataset]
+    _known("partition", partition, sections(dataset))
+    settings: dict[str, Any] = {"dataset": dataset, "partition": partition}
+    for part in (section, section[partition], section[partition].get(str(agents), {})):
+        settings |= {key: value for key, value in part.items() if not isinstance(value, dict)}
+    if agents is not None and agents != settings.setdefault("agents", agents):
+        raise ValueError(f"preset(): expected {settings['agents']} agents for {partition}, got {agents}")
+    if "agents" not in settings:
+        raise ValueError(f"preset(): expected a number of agents for {partition}, got none")
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if changes.get(one) is not None:
+            settings[other] = None
+    settings |= changes
+    settings.setdefault("title", settings["partition"])
+    for key in settings.keys() - set(FIELDS):
+        raise ValueError(f"preset(): expected fields among {', '.join(FIELDS)}; got {key!r}")
+    for key in ("noise", "adversaries"):
+        if settings.get(key) is not None:
+            settings[key] = tuple(settings[key])
+    return Experiment(**settings)
+
+
+def _known(what: str, name: str, names: dict[str, Any]) -> None:
+    if name not in names:
+        raise ValueError(f"preset(): expected a {what} among {', '.join(names)}; got {name!r}")
+
+
+FIGURE_2 = preset("digits", "figure-2")
+CLA_10 = preset("digits", "CLA", 10)
 DEMO = (FIGURE_2, CLA_10)
 """What ``cgsv demo`` runs."""

@@ -1,16 +1,23 @@
-"""Runs over several seeds, condensed to what is reported."""
+"""Runs over several seeds, put in groups and condensed to what is reported."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .metrics import apart, is_descending, kendall, pearson, rho
-from .presets import Experiment
-from .server import Run
+from .experiment import FIELDS, Experiment
+from .mechanism import MECHANISMS
+from .metrics import apart, fairness, kendall, pearson
+from .presets import preset, sections
+from .record import Run
+
+SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "Γ"}
+"""Settings that go by another name in the paper."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Summary:
-    """One mechanism in one experiment over S seeds."""
+    """One mechanism in one federation over S seeds, with N agents and then the adversaries, if any."""
 
     experiment: Experiment
     mechanism: str
@@ -41,40 +48,95 @@ class Summary:
     """(S, N): ‖w_i - w‖ at the end."""
     server_accuracy: Tensor
     """(S,): test accuracy of the server's model at the end."""
-    rho: list[float | None]
-    """The fairness metric of every seed, None where undefined."""
+    rho: list[float | None] | None
+    """The fairness metric of every seed, None where undefined; None where a standalone run is lacking."""
     seconds: dict[str, float]
     """Time spent in ``training``, ``reward`` and ``download``, total over the seeds."""
     agreement: Agreement | None
     """How close ψ came to φ, where both were logged."""
 
-    @property
-    def importance_in_order(self) -> int:
-        """On how many seeds mean r ranks the agents as expected."""
-        return _in_order(self.importance, self.experiment)
 
-    @property
-    def distance_in_order(self) -> int:
-        """On how many seeds the better agent's model ends closer to the server's."""
-        return _in_order(-self.distance, self.experiment)
+def federation(run: Run) -> Experiment:
+    """The experiment of a run without what only mechanisms read: equal for runs that can be compared."""
+    return neutral(run.experiment)
 
 
-def summarise(runs: Sequence[Run]) -> dict[str, dict[str, Summary]]:
-    """Runs grouped as ``summaries[experiment][mechanism]``, seeds in the order they ran.
+def neutral(experiment: Experiment) -> Experiment:
+    """Set what only mechanisms read to the same values for all."""
+    private = {name for kind in MECHANISMS.values() for name in kind.settings}
+    # A field without a default is a number.
+    values: dict[str, Any] = {f.name: 1.0 if f.default is MISSING else f.default for f in fields(Experiment)}
+    return replace(experiment, **{name: values[name] for name in private})
 
-    Standalone runs must be among them: ρ compares every other mechanism with them.
+
+def label(run: Run) -> str:
+    """Return what a mechanism is called beside others of its federation: ``CGSV``, or ``CGSV β=1.5``.
+
+    Said is what it reads and what the preset sets otherwise. A β of N or 10 N is called that, so that runs
+    with different N can stand in one row.
     """
-    groups: dict[str, dict[str, list[Run]]] = {}
-    for run in runs:
-        groups.setdefault(run.experiment.name, {}).setdefault(run.mechanism, []).append(run)
+    return " ".join([run.mechanism, *_changes(run.experiment, MECHANISMS[run.mechanism].settings)])
+
+
+def heading(experiment: Experiment) -> str:
+    """Return what a federation is called: ``POW, N = 10``, and what the preset sets otherwise."""
+    return ", ".join([f"{experiment.title}, N = {experiment.agents}", *changes(experiment)])
+
+
+def changes(experiment: Experiment) -> list[str]:
+    """What a federation sets otherwise than the preset, such as ``rounds=3``."""
+    private = {name for kind in MECHANISMS.values() for name in kind.settings}
+    names = [name for name in FIELDS if name not in private and name not in ("title", "agents")]
+    return _changes(experiment, names)
+
+
+def is_preset(experiment: Experiment) -> bool:
+    """Whether a federation is as ``presets.toml`` has it."""
+    standard = _standard(experiment.dataset, experiment.title, experiment.agents)
+    return standard is not None and neutral(standard) == neutral(experiment)
+
+
+def order(run: Run) -> tuple[object, ...]:
+    """Sort runs as tables do: by dataset, N, partition, mechanism (as in the paper's tables) and settings."""
+    e = run.experiment
+    names = list(sections(e.dataset))
+    place = names.index(e.title) if e.title in names else len(names)
+    private = [float(getattr(e, name) or 0) for name in ("beta", "gamma", "q")]
+    return (
+        e.dataset,
+        e.agents,
+        place,
+        e.title,
+        heading(e),
+        # Standalone first and CGSV last, as in the paper.
+        {"standalone": -1, "CGSV": len(MECHANISMS)}.get(run.mechanism, list(MECHANISMS).index(run.mechanism)),
+        private,
+        label(run),
+        run.seed,
+    )
+
+
+def pair(runs: Iterable[Run]) -> list[tuple[Run, Run | None]]:
+    """Each run with the standalone run of the same federation and seed, or None where there is none."""
+    runs = list(runs)
+    alone = {(federation(run), run.seed): run for run in runs if run.mechanism == "standalone"}
+    return [(run, alone.get((federation(run), run.seed))) for run in runs]
+
+
+def summarise(runs: Iterable[Run]) -> dict[Experiment, dict[str, Summary]]:
+    """Runs grouped as ``summaries[federation][label]``, in the order of :func:`order`."""
+    groups: dict[Experiment, dict[str, list[tuple[Run, Run | None]]]] = {}
+    for run, alone in pair(sorted(runs, key=order)):
+        groups.setdefault(federation(run), {}).setdefault(label(run), []).append((run, alone))
     return {
-        name: {mechanism: _condense(group, each["standalone"]) for mechanism, group in each.items()}
-        for name, each in groups.items()
+        federation: {name: _condense(group) for name, group in each.items()}
+        for federation, each in groups.items()
     }
 
 
-def _condense(runs: Sequence[Run], standalone: Sequence[Run]) -> Summary:
-    alone = {run.seed: run.accuracy[-1].tolist() for run in standalone}
+def _condense(pairs: Sequence[tuple[Run, Run | None]]) -> Summary:
+    runs = [run for run, _ in pairs]
+    rhos = [fairness(run, alone) for run, alone in pairs if alone is not None]
     return Summary(
         runs[0].experiment,
         runs[0].mechanism,
@@ -84,9 +146,9 @@ def _condense(runs: Sequence[Run], standalone: Sequence[Run]) -> Summary:
         torch.stack([run.sparsity.mean(0) for run in runs]),
         torch.stack([run.distance[-1] for run in runs]),
         torch.stack([run.server_accuracy[-1] for run in runs]),
-        [rho(alone[run.seed], run.accuracy[-1].tolist()) for run in runs],
-        {name: sum(run.seconds[name] for run in runs) for name in runs[0].seconds},
-        None if runs[0].shapley.isnan().all() else _agreement(runs),
+        rhos if len(rhos) == len(runs) else None,
+        {name: sum(run.seconds.get(name, 0.0) for run in runs) for name in runs[0].seconds},
+        None if any(run.shapley.isnan().all() for run in runs) else _agreement(runs),
     )
 
 
@@ -99,5 +161,30 @@ def _agreement(runs: Sequence[Run]) -> Agreement:
     return Agreement(torch.tensor(rounds), torch.tensor(means))
 
 
-def _in_order(values: Tensor, experiment: Experiment) -> int:
-    return sum(is_descending(row, experiment.order or ()) for row in values.tolist())
+@cache
+def _standard(dataset: str, title: str, agents: int) -> Experiment | None:
+    """The preset an experiment comes from."""
+    for name, wanted in sections(dataset).items():
+        if wanted in (None, agents):
+            found = preset(dataset, name, agents)
+            if found.title == title:
+                return found
+    return None
+
+
+def _changes(experiment: Experiment, names: Iterable[str]) -> list[str]:
+    standard = _standard(experiment.dataset, experiment.title, experiment.agents)
+    found = []
+    for name in names:
+        value = getattr(experiment, name)
+        if standard is None or value != getattr(standard, name):
+            found.append(f"{SYMBOLS.get(name, name)}={_text(name, value, experiment.agents)}")
+    return found
+
+
+def _text(name: str, value: object, agents: int) -> str:
+    if name == "beta" and value in (agents, 10 * agents):
+        return "N" if value == agents else "10N"
+    if isinstance(value, tuple):
+        return "/".join(_text(name, each, agents) for each in value)
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)

@@ -1,4 +1,4 @@
-"""One thread for work too small to share."""
+"""How torch computes while a run is on: on one thread, and the same way each time."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def same_convolutions() -> Iterator[None]:
+    """Run a block, or a decorated function, with cuDNN's algorithms that repeat their bits, on CUDA."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

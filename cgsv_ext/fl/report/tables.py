@@ -1,131 +1,120 @@
-"""The report's tables as plain text cells, whatever they are then rendered to."""
+"""The report's own tables, beside those of the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from torch import Tensor
 
-from ..metrics import mean_and_error
+from ..claims import Claim
+from ..figures.traits import traits
 from ..presets import Experiment
-from ..summary import Summary
-from .result import Result
+from ..record import Run
+from ..summary import SYMBOLS, Summary
+from ..table import Table
+from ..table.text import or_undefined, with_error
 
 
-class Table(NamedTuple):
-    """A title, a head and rows of equally many cells."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-
-
-def as_markdown(table: Table) -> str:
-    """Render a table with its title above it."""
-    lines = [table.head, ["---"] * len(table.head), *table.rows]
-    return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def mechanisms_table(mechanisms: dict[str, Summary]) -> Table:
-    """Accuracy and fairness of every mechanism in one experiment."""
-    head = ["mechanism", "mean agent", "worst agent", "best agent", "server", "ρ"]
+def mechanisms_table(heading: str, summaries: Mapping[str, Summary]) -> Table:
+    """Accuracy and fairness of every mechanism in one federation, over its N agents."""
+    head = ["mechanism", "seeds", "mean agent", "worst agent", "best agent", "server", "ρ"]
     rows = []
-    for name, s in mechanisms.items():
-        accuracy = 100 * s.accuracy
+    for name, s in summaries.items():
+        accuracy = 100 * s.accuracy[:, : s.experiment.agents]
         columns = [accuracy.mean(1), accuracy.amin(1), accuracy.amax(1), 100 * s.server_accuracy]
-        rows.append([name, *map(_mean, columns), _rho(s)])
-    title = f"{next(iter(mechanisms.values())).experiment.title}: final test accuracy (%) and fairness ρ"
-    return Table(title, head, rows)
+        rows.append([name, str(len(s.seeds)), *map(_mean, columns), _rho(s)])
+    return Table(f"{heading}: final test accuracy (%) and fairness ρ", head, rows)
 
 
-def checks_table(result: Result) -> Table:
-    """Expectations of CGSV and what it showed."""
-    rows = [[check.expected, check.found, "yes" if check.met else "no"] for check in result.checks]
-    return Table("Expected of CGSV, fixed before these seeds were run", ["expected", "found", "met"], rows)
+def agents_table(heading: str, runs: Mapping[str, Sequence[Run]], summaries: Mapping[str, Summary]) -> Table:
+    """Agent by agent: what it had, and what it ended with under each mechanism."""
+    every = [run for each in runs.values() for run in each]
+    e = every[0].experiment
+    rewarded = [name for name, s in summaries.items() if s.mechanism == "CGSV"]
+    head = ["agent", "data", *(f"{name}, %" for name in summaries)]
+    for name in rewarded:
+        head += [
+            f"{what}, {name}" for what in ("mean importance", "mean sparsity, %", "distance from server")
+        ]
+    rows = []
+    for i, (agent, trait) in enumerate(zip(e.agent_names, traits(every), strict=True)):
+        row = [agent, trait, *(_mean(100 * s.accuracy[:, i]) for s in summaries.values())]
+        for s in (summaries[name] for name in rewarded):
+            row += [_mean(s.importance[:, i], 3), _mean(100 * s.sparsity[:, i]), _mean(s.distance[:, i], 3)]
+        rows.append(row)
+    return Table(f"{heading}: final test accuracy, agent by agent", head, rows)
 
 
-def agreement_table(mechanisms: dict[str, Summary]) -> Table:
-    """How far ψ is from φ in one experiment, for each mechanism that has them."""
+def settings(e: Experiment) -> dict[str, str]:
+    """Every setting of an experiment that is not left at its default, and those that always matter."""
+    always = ("dataset", "model", "partition", "agents", "rounds", "alpha", "beta", "gamma", "floor")
+    names = {**SYMBOLS, "agents": "N", "rounds": "T", "lr": "learning rate", "batch_size": "batch"}
+    found = {}
+    for f in fields(e):
+        value = getattr(e, f.name)
+        if f.name != "title" and (f.name in always or value != f.default):
+            found[names.get(f.name, f.name)] = _setting(value)
+    return found
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """What was expected before these runs, and what they show."""
+    rows = [[c.expected, c.found, "yes" if c.met else "no"] for c in claims if c.met is not None]
+    missing = sum(c.met is None for c in claims)
+    note = f"For {missing} more the runs are not there." if missing else ""
+    return Table("Expected, fixed before these seeds were run", ["expected", "found", "met"], rows, note)
+
+
+def agreement_table(heading: str, summaries: Mapping[str, Summary]) -> Table:
+    """How far ψ is from φ in one federation, for each mechanism that has them."""
     head = ["mechanism", "values of", "Kendall's τ", "Pearson's r", "ℓ1 distance", "time per round"]
     rows = []
-    for name, s in mechanisms.items():
+    for name, s in summaries.items():
         if s.agreement is not None:
             each = [_mean(values, 3) for values in s.agreement.rounds.mean(1).unbind(1)]
             means = [_mean(values, 3) for values in s.agreement.means.unbind(1)]
             seconds = s.seconds["shapley"] / (s.experiment.rounds * len(s.seeds))
             rows.append([name, "each round", *each, f"{1e3 * seconds:.3f} ms"])
             rows.append([name, "mean round", *means, ""])
-    title = f"{next(iter(mechanisms.values())).experiment.title}: ψ against exact Shapley values φ"
-    return Table(title, head, rows)
+    return Table(f"{heading}: ψ against exact Shapley values φ", head, rows)
 
 
-def cost_table(result: Result) -> Table:
+def cost_table(groups: Mapping[str, Mapping[str, Sequence[Run]]]) -> Table:
     """Where the time goes: per round, and the reward step as a share of training."""
-    head = ["experiment", "mechanism", "batched training", "plain loop", "reward step", "download"]
-    head += ["reward / batched", "reward / loop"]
+    head = ["federation", "mechanism", "training", "plain loop", "reward step", "download"]
+    head += ["reward / training", "reward / plain loop"]
     rows = []
-    for e in result.experiments:
-        for name, s in result.summaries[e.name].items():
-            if name == "standalone":
+    for heading, by_label in groups.items():
+        for name, runs in by_label.items():
+            if runs[0].mechanism == "standalone":
                 continue
-            rounds = e.rounds * len(s.seeds)
-            training, reward, download = (s.seconds[k] / rounds for k in ("training", "reward", "download"))
-            plain = result.plain_loop[e.name]
-            times = [f"{1e3 * seconds:.3f} ms" for seconds in (training, plain, reward, download)]
-            shares = [f"{100 * reward / total:.2f} %" for total in (training, plain)]
-            rows.append([e.title, name, *times, *shares])
-    return Table("Time per round, on one thread", head, rows)
+            rounds = sum(run.experiment.rounds for run in runs)
+            times = [_per_round(runs, k, rounds) for k in ("training", "plain loop", "reward", "download")]
+            shares = [times[2] / time if time and times[2] else None for time in times[:2]]
+            cells = ["–" if time is None else f"{1e3 * time:.3f} ms" for time in times]
+            cells += ["–" if share is None else f"{100 * share:.2f} %" for share in shares]
+            rows.append([heading, name, *cells])
+    return Table("Time per round", head, rows)
 
 
-def agents_table(mechanisms: dict[str, Summary]) -> Table:
-    """Agent by agent: what it had, and what it got from CGSV."""
-    cgsv = mechanisms["CGSV"]
-    head = ["agent", "data", *(f"{name}, %" for name in mechanisms)]
-    head += ["mean importance", "mean sparsity, %", "distance from server"]
-    rows = []
-    for i, (agent, trait) in enumerate(zip(cgsv.experiment.agent_names, cgsv.experiment.traits, strict=True)):
-        accuracies = [_mean(100 * s.accuracy[:, i]) for s in mechanisms.values()]
-        sparsity, distance = 100 * cgsv.sparsity[:, i], cgsv.distance[:, i]
-        rewards = [_mean(cgsv.importance[:, i], 3), _mean(sparsity), _mean(distance, 3)]
-        rows.append([agent, trait, *accuracies, *rewards])
-    return Table(f"{cgsv.experiment.title}: agent by agent", head, rows)
+def _per_round(runs: Sequence[Run], kind: str, rounds: int) -> float | None:
+    if any(kind not in run.seconds for run in runs):
+        return None
+    return sum(run.seconds[kind] for run in runs) / rounds
 
 
-def settings_table(e: Experiment) -> Table:
-    """Settings of an experiment, in the paper's symbols."""
-    cells = {
-        "partition": f"{e.partition}, " + (f"{e.samples} samples each" if e.samples else "all samples"),
-        "model": "MLP " + "-".join(map(str, e.widths)),
-        "rounds": str(e.rounds),
-        "local steps a round": str(e.steps),
-        "batch": str(e.batch_size),
-        "SGD rate": f"{e.lr:g}",
-        "Γ": f"{e.gamma:g}",
-        "α": f"{e.alpha:g}",
-        "β": f"{e.beta:g}",
-    }
-    return Table("Settings", list(cells), [list(cells.values())])
+def _setting(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_setting, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _mean(values: Tensor, digits: int = 1) -> str:
     """Mean ± standard error, or a dash where there is nothing."""
-    if values.isnan().any():
-        return "–"
-    return _with_error(values.tolist(), digits)
+    return "–" if values.isnan().any() else with_error(values.tolist(), digits)
 
 
-def _rho(summary: Summary) -> str:
+def _rho(s: Summary) -> str:
     """ρ over the seeds; seeds where it is undefined are counted, never dropped in silence."""
-    if summary.mechanism == "standalone":
-        return "–"
-    known = [value for value in summary.rho if value is not None]
-    if not known:
-        return "undefined"
-    missing = len(summary.rho) - len(known)
-    return _with_error(known, 1) + (f" ({missing} undefined)" if missing else "")
-
-
-def _with_error(values: Sequence[float], digits: int) -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+    return "–" if s.mechanism == "standalone" or s.rho is None else or_undefined(s.rho)

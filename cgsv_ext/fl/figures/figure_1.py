@@ -27,12 +27,12 @@ from tqdm import tqdm
 import cgsv_ext
 from cgsv_ext import shapley
 
-from .fl.metrics import mean_and_error
-from .fl.report import environment
-from .fl.report.plots import LOOK
-from .fl.report.tables import Table, as_markdown
-from .fl.seeds import generator
-from .fl.threads import one_thread
+from ..environment import environment
+from ..metrics import mean_and_error
+from ..seeds import generator
+from ..table import Table, as_markdown
+from ..threads import one_thread
+from .look import LOOK
 
 AGENTS = tuple(range(5, 21))
 """N of the left panel, at D = 1024."""

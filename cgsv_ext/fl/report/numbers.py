@@ -1,0 +1,103 @@
+"""What the page shows, for programs and for other pages."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..environment import environment
+from ..summary import Agreement
+from ..table import TABLES, as_markdown, fairness
+from .results import Results
+from .tables import agents_table, claims_table
+
+
+def write_numbers(results: Results, out: Path) -> None:
+    """Write the PNGs, ``results.json``, ``rounds.csv`` and ``summary.md`` into a folder."""
+    for name, picture in results.pictures.items():
+        (out / f"{name}.png").write_bytes(picture.png)
+    (out / "results.json").write_text(json.dumps(_numbers(results), indent=1) + "\n", encoding="utf-8")
+    (out / "summary.md").write_text(_markdown(results), encoding="utf-8")
+    _write_rounds(results, out / "rounds.csv")
+
+
+def _markdown(results: Results) -> str:
+    tables = [*results.mechanisms_tables(), claims_table(results.claims)]
+    tables += [table for make in (*TABLES.values(), fairness) for table in make(results.runs)]
+    tables += [*results.agreement_tables(), results.cost_table()]
+    tables += [agents_table(f.heading, f.runs, f.summaries) for f in results.federations]
+    count = len(results.seeds)
+    command = f"Written by `{results.command}`; means ± standard errors over {count} seed{'s' * (count > 1)}."
+    head = ["# Fair rewards in federated learning", command]
+    return "\n\n".join([*head, *(as_markdown(table) for table in tables if table.rows)]) + "\n"
+
+
+def _numbers(results: Results) -> dict[str, Any]:
+    """Everything that is reported, per seed and agent; null stands for what a mechanism does not have."""
+    return {
+        "command": results.command,
+        "environment": environment(),
+        "seeds": results.seeds,
+        "reward_step_over_training": {
+            "as_run": results.overhead("training"),
+            "plain_loop": results.overhead("plain loop"),
+        },
+        "claims": [{"expected": c.expected, "found": c.found, "met": c.met} for c in results.claims],
+        "experiments": {
+            f.name: {
+                "settings": asdict(f.experiment),
+                "mechanisms": {
+                    name: {
+                        "seeds": s.seeds,
+                        "accuracy": _values(s.accuracy),
+                        "server_accuracy": _values(s.server_accuracy),
+                        "rho": s.rho,
+                        "mean_importance": _values(s.importance),
+                        "mean_sparsity": _values(s.sparsity),
+                        "distance": _values(s.distance),
+                        "seconds": s.seconds,
+                        "psi_against_shapley": s.agreement and _against(s.agreement),
+                    }
+                    for name, s in f.summaries.items()
+                },
+            }
+            for f in results.federations
+        },
+    }
+
+
+def _values(tensor: torch.Tensor) -> Any:
+    if tensor.dim() > 1:
+        return [_values(row) for row in tensor]
+    return [None if math.isnan(value) else value for value in tensor.tolist()]
+
+
+def _against(agreement: Agreement) -> dict[str, Any]:
+    names = ("kendall", "pearson", "l1")
+    each = zip(names, agreement.rounds.unbind(2), agreement.means.unbind(1), strict=True)
+    return {name: {"by_round": _values(rounds), "of_means": _values(means)} for name, rounds, means in each}
+
+
+def _write_rounds(results: Results, path: Path) -> None:
+    head = ["experiment", "mechanism", "seed", "round", "agent"]
+    quantities = ["accuracy", "importance", "sparsity", "distance", "cosines", "shapley"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*head, *quantities, "server_accuracy"])
+        every = (
+            (f.name, name, r) for f in results.federations for name, runs in f.runs.items() for r in runs
+        )
+        for experiment, mechanism, run in every:
+            tables = [getattr(run, name).tolist() for name in quantities]
+            server = run.server_accuracy.tolist()
+            for t in range(run.experiment.rounds):
+                for i, agent in enumerate(run.experiment.agent_names):
+                    values = [*(table[t][i] for table in tables), server[t]]
+                    cells = ["" if math.isnan(value) else f"{value:.6g}" for value in values]
+                    writer.writerow([experiment, mechanism, run.seed, t + 1, agent, *cells])

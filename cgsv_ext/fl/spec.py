@@ -1,0 +1,73 @@
+"""What tells one run from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+from .experiment import Experiment
+from .mechanism import MECHANISMS
+
+FORMAT = 1
+"""Part of every key: to be raised when the same settings come to other results than before."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one run is asked for with: everything that decides its result.
+
+    Where it is run is no part of it: other processors, GPUs and releases of torch round differently, so a
+    stored run is one machine's answer to its spec, and repeatable to the bit only there. Nor are the files a
+    dataset was read from: keep a store for each data folder.
+    """
+
+    experiment: Experiment
+    mechanism: str
+    """A name in ``MECHANISMS``."""
+    seed: int
+    log_shapley: bool = False
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """The fields of the experiment that this mechanism reads, but for those at their default.
+
+        So two runs of FedAvg with different β are one, and a field added to Experiment later leaves the
+        keys of stored runs alone.
+        """
+        others = {name for kind in MECHANISMS.values() for name in kind.settings}
+        others -= set(MECHANISMS[self.mechanism].settings)
+        read = [f for f in fields(Experiment) if f.compare and f.name not in others]
+        values = {f.name: getattr(self.experiment, f.name) for f in read}
+        return {f.name: values[f.name] for f in read if values[f.name] != f.default}
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits: equal for specs with the same result, and practically only for those."""
+        asked = [FORMAT, _canonical(self.settings), self.mechanism, self.seed, self.log_shapley]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        """Where a store keeps the run: such as ``digits-POW-10/CGSV-seed2021-0123456789abcdef.pt``."""
+        e = self.experiment
+        folder = f"{e.dataset}-{e.partition}-{e.agents}"
+        return Path(folder) / f"{self.mechanism}-seed{self.seed}-{self.key}.pt"
+
+    def __str__(self) -> str:
+        """Say it in a line of progress or of an error: such as ``digits-POW-10 CGSV beta=2.0 seed 2021``."""
+        preset = {f.name for f in fields(Experiment) if f.default is MISSING}  # what every experiment sets
+        own = [name for name in MECHANISMS[self.mechanism].settings if name in self.settings.keys() - preset]
+        said = [f"{name}={self.settings[name]}" for name in own]
+        return " ".join([self.experiment.name, self.mechanism, *said, f"seed {self.seed}"])
+
+
+def _canonical(value: object) -> object:
+    """One text for values that are equal: 2 and 2.0 are, and so are a list and a tuple."""
+    if isinstance(value, dict):
+        return {name: _canonical(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(each) for each in value]
+    return float(value) if isinstance(value, int) else value
