@@ -106,10 +106,10 @@ def test_report_compares(tmp_path, monkeypatch, capsys):
     title = "Label noise, N = 5, rounds=3, steps=2: ψ against exact Shapley values φ"
     assert title in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert title in (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert (tmp_path / "label_noise_shapley.png").exists()
+    assert (tmp_path / f"{SHORT.name}_shapley.png").exists()
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert results["command"] == "cgsv demo --seeds 2 --log-shapley"
-    mechanisms = results["experiments"]["label_noise"]["mechanisms"]
+    mechanisms = results["experiments"][SHORT.name]["mechanisms"]
     against = mechanisms["CGSV"]["psi_against_shapley"]
     assert set(against) == {"kendall", "pearson", "l1"}
     assert torch.tensor(against["kendall"]["by_round"]).shape == (2, 3)

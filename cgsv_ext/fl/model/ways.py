@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 # Times of a round of local training, loop : stacked : vmap, of N = 5 (and 20) agents on one thread of an AMD
-# EPYC with AVX-512; bench/bench_training.py measures them anew.
+# EPYC with AVX2; bench/bench_training.py measures them anew.
 FASTEST_ON_CPU = {
     "mlp": "stacked",  # 1 : 0.26 : 0.45 (1 : 0.10 : 0.16)
     "digits-cnn": "stacked",  # 1 : 0.31 : 0.42 (1 : 0.32 : 0.33)

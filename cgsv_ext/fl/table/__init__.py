@@ -1,4 +1,4 @@
-"""The paper's Tables 1 to 3 and what to read beside them.
+"""The paper's Tables 1 to 3, what to read beside them, and what adversaries get.
 
 ``table_specs`` says which runs a table needs; the tables are functions of runs alone.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ..record import Run
+from .adversary import adversaries, adversary_specs
 from .beside import fairness
 from .paper import table_1, table_2, table_3
 from .rows import write_csv
@@ -19,6 +20,8 @@ __all__ = [
     "PARTITIONS",
     "TABLES",
     "Table",
+    "adversaries",
+    "adversary_specs",
     "as_markdown",
     "fairness",
     "show",

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 from ..presets import Experiment
 from ..record import Run
 from ..summary import changes, federation, label, order, pair
+from .text import count_of_seeds
 
 Pair: TypeAlias = tuple[Run, Run | None]
 """A run and the standalone run of the same federation and seed, if there is one."""
@@ -56,8 +57,4 @@ def _group(dataset: str, agents: int, columns: dict[Experiment, Column]) -> Grou
 
 def seeds(columns: Iterable[Column]) -> str:
     """Say how many seeds a number is the mean of."""
-    counts = {len(pairs) for column in columns for pairs in column.values()}
-    low, high = min(counts), max(counts)
-    if high == 1:
-        return "One seed."
-    return f"Means ± standard errors over {low if low == high else f'{low} to {high}'} seeds."
+    return count_of_seeds(len(pairs) for column in columns for pairs in column.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rich.console import Console
@@ -57,6 +57,15 @@ def or_undefined(values: Sequence[float | None], digits: int = 1) -> str:
         return "undefined"
     missing = len(values) - len(known)
     return with_error(known, digits) + (f" ({missing} undefined)" if missing else "")
+
+
+def count_of_seeds(counts: Iterable[int]) -> str:
+    """Say how many seeds the numbers of a table are the means of."""
+    found = set(counts)
+    low, high = min(found), max(found)
+    if high == 1:
+        return "One seed."
+    return f"Means ± standard errors over {low if low == high else f'{low} to {high}'} seeds."
 
 
 def seconds(values: Sequence[float]) -> str:
