@@ -12,6 +12,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+# Federated learning and the command, which need the extra `fl`.
+FL = ["test_cli.py", "test_figure_1.py", "test_fl_*"]
+EXTRA = ("jinja2", "matplotlib", "rich", "scipy", "sklearn")
+collect_ignore_glob = [] if all(map(importlib.util.find_spec, EXTRA)) else FL
+
 # A library to test in place of the installed one: `make simt` names one whose ops, on CPU tensors, are the
 # CUDA kernels. It is loaded before anyone imports cgsv_ext.
 SIMT = os.environ.get("CGSV_SIMT_LIBRARY")
@@ -20,7 +25,7 @@ if SIMT:
     sys.modules["cgsv_ext._C"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["cgsv_ext._C"])
     # About the package, the CPU or a real GPU; not about the ops.
-    collect_ignore_glob = ["test_build.py", "test_cli.py", "test_fl_*", "test_cuda_*", "test_device_*"]
+    collect_ignore_glob = [*FL, "test_build.py", "test_cuda_*", "test_device_*"]
 
 import cgsv_ext  # noqa: E402  (it must meet the library loaded above)
 
@@ -32,6 +37,11 @@ settings.register_profile(
 settings.load_profile("cgsv")
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() and cgsv_ext.build_info()["cuda"] else ["cpu"]
+
+
+def pytest_report_header() -> str:
+    """Say what is left out."""
+    return f"left out: {', '.join(collect_ignore_glob) or 'nothing'}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,6 +17,9 @@ class _Anything:
     def __call__(self, *arguments: Any, **options: Any) -> _Anything:
         return self
 
+    def __or__(self, other: Any) -> _Anything:
+        return self
+
 
 class settings:
     """Decorates without effect."""
