@@ -204,10 +204,12 @@ def test_another_cache_is_another_place(tmp_path):
 
 
 @pytest.mark.parametrize("number", range(2, 8))
-def test_figure_writes_a_picture_and_its_numbers(number, tmp_path):
+def test_figure_writes_a_picture_and_its_numbers(number, tmp_path, capsys):
     ok("figure", number, "--out", tmp_path, *QUICK)
-    assert (tmp_path / f"figure-{number}.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / f"figure-{number}.csv").stat().st_size > 0
+    path = tmp_path / f"figure-{number}-digits.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.with_suffix(".csv").stat().st_size > 0
+    assert f"Written to {path} and {path.with_suffix('.csv')}" in capsys.readouterr().out
 
 
 def test_figure_1_needs_no_runs(tmp_path, capsys):
@@ -254,7 +256,12 @@ def test_a_missing_file_is_named(tmp_path, capsys):
         ("table 2 --betas N M", "numbers, or such as N and 10N; got 'M'"),
         ("table 2 --partitions UNI XYZ", "got 'XYZ'"),
         ("figure 8", "invalid choice: '8'"),
+        ("table 2 --mechanisms standalone", "cgsv table: expected a mechanism besides standalone"),
+        ("table 3 --mechanisms standalone", "cgsv table: expected a mechanism besides standalone"),
+        ("table adversaries --mechanisms standalone", "expected a mechanism besides standalone"),
         ("figure 2 --dataset mr", "got 'figure-2'"),
+        ("figure 2 --adversaries noise", "unrecognized arguments: --adversaries noise"),
+        ("figure 7 --beta 2", "unrecognized arguments: --beta 2"),
         ("demo --seeds 0", "at least 1, got 0"),
         ("demo --seeds x", "invalid"),
         ("dance", "invalid choice: 'dance'"),
@@ -267,6 +274,41 @@ def test_wrong_arguments_explain_themselves(arguments, text, tmp_path, capsys, m
     assert text in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "text"),
+    [
+        ("digits", "text-cnn", "expected a dataset of texts for text-cnn, got digits, one of images"),
+        ("mr", "mlp", "expected a dataset of images for mlp, got mr, one of texts"),
+        ("mr", "cnn", "expected a dataset of images for cnn, got mr, one of texts"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_dataset_is_one_line(dataset, model, text, tmp_path, capsys):
+    if dataset in WRITERS:
+        WRITERS[dataset](tmp_path / "data")
+    files = ["--dataset", dataset, "--data", tmp_path / "data", "--out", tmp_path / "out"]
+    error = refused(capsys, "run", *files, "--model", model, "--samples", "8", "--agents", "3", *QUICK[-4:])
+    assert error == f"cgsv run: {text}\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "jobs"), [("", 7), ("--device cuda", 1), ("--device cuda --jobs 3", 3), ("--jobs 2", 2)]
+)
+def test_all_cores_work_but_a_gpu_is_for_one_run_at_a_time(options, jobs, monkeypatch, tmp_path):
+    asked = {}
+
+    def stop(*arguments, **options):
+        asked.update(options)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(7)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("cgsv_ext.cli.running.run_all", stop)
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--out", str(tmp_path), *options.split()])
+    assert asked["jobs"] == jobs
 
 
 def test_no_gpu_is_no_traceback(capsys, monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgsv_ext.fl.adversary import ADVERSARIES, Adversaries
+from cgsv_ext.fl.adversary import ADVERSARIES, Adversaries, Knowledge
 from cgsv_ext.fl.data import load
 from cgsv_ext.fl.partition import PARTITIONS, deal
 from cgsv_ext.fl.presets import preset
@@ -80,6 +80,16 @@ def test_noise_is_as_long_as_the_median_honest_update_and_new_for_everyone_each_
         drawn[0], dim=0
     )
     assert cosines[1:].abs().max() < 0.7
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_noise_does_not_follow_an_honest_agent_that_diverges(broken):
+    honest = torch.ones(3, D)
+    honest[1] = broken
+    source = torch.Generator().manual_seed(0)
+    known = Knowledge(torch.zeros(1, D), honest, torch.zeros(1, D), torch.zeros(D), source)
+    sent = ADVERSARIES["noise"].send(known)
+    torch.testing.assert_close(sent.norm(), torch.tensor(float(D)).sqrt(), rtol=1e-5, atol=0)
 
 
 def test_noise_has_no_direction():

@@ -110,6 +110,16 @@ def test_figure_2_is_in_order_on_every_seed_or_missed(what):
     assert (missed.met, missed.found) == (False, "on 1 of 2 seeds")
 
 
+def test_what_cgsv_does_not_read_takes_no_run_out_of_figure_2():
+    best = torch.tensor([0.2, 0.15, 0.1, 0.25, 0.3]).double()
+    runs = [
+        made_up(replace(FIGURE_2, q=q), "CGSV", seed, importance=best) for seed, q in ((2021, 1), (2022, 3))
+    ]
+    assert find(runs, "N = 5: mean r").found == "on 2 of 2 seeds"
+    other = made_up(replace(FIGURE_2, beta=2.0), "CGSV", 2023, importance=best)
+    assert find([*runs, other], "N = 5: mean r").found == "on 2 of 2 seeds"
+
+
 def test_fedavgs_rho_is_undefined_everywhere_or_missed():
     def runs(ends):
         alone = [made_up(e, "standalone", 2021, UP) for e in (NOI_5, CLA_5)]

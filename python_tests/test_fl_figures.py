@@ -10,6 +10,7 @@ import torch
 
 from cgsv_ext import fl
 from cgsv_ext.fl import figures
+from cgsv_ext.fl.data import DATASETS
 from cgsv_ext.fl.figures import FIGURES
 from cgsv_ext.fl.figures.curve import choose, curve
 from cgsv_ext.fl.figures.traits import traits
@@ -86,9 +87,10 @@ def near(point, points):
 
 @pytest.mark.parametrize("number", FIGURES)
 def test_csv_holds_what_is_drawn(number, runs, tmp_path):
-    figures.write(number, runs, tmp_path / "new")
-    assert (tmp_path / "new" / f"figure-{number}.png").read_bytes().startswith(b"\x89PNG")
-    with (tmp_path / "new" / f"figure-{number}.csv").open(encoding="utf-8") as file:
+    path = tmp_path / "new" / f"figure-{number}-digits.png"
+    assert figures.write(number, runs, tmp_path / "new") == path
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with path.with_suffix(".csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     lines, bands = drawn(FIGURES[number].draw(runs))
     for row in rows:
@@ -224,6 +226,19 @@ def test_runs_of_the_preset_come_before_more_runs_of_others(runs):
     ]
     assert [r.seed for r in choose(third + other + usual + attacked, "UNI", 3)] == [3, 4]
     assert choose(attacked, "UNI", 3) == []
+
+
+def test_what_cgsv_does_not_read_splits_no_seeds(runs):
+    mixed = [replace(r, experiment=replace(r.experiment, q=float(r.seed))) for r in runs]
+    assert [r.seed for r in choose(mixed, "UNI", 3)] == [1, 2]
+    for number in FIGURES:
+        assert FIGURES[number].curves(mixed) == FIGURES[number].curves(runs)
+
+
+def test_a_dataset_without_presets_has_no_figures(runs, monkeypatch):
+    monkeypatch.setitem(DATASETS, "mine", DATASETS["digits"])
+    mine = [replace(r, experiment=replace(r.experiment, dataset="mine")) for r in runs]
+    assert all(module.curves(mine) == [] for module in FIGURES.values())
 
 
 @pytest.mark.parametrize(

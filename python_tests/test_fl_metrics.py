@@ -18,6 +18,7 @@ from cgsv_ext.fl.metrics import (
     gain,
     is_descending,
     mean_and_error,
+    pearson,
     theorem_2,
 )
 
@@ -135,6 +136,16 @@ def test_theorem_2_counts_what_its_text_says(seed, agents, rounds, levels):
         if_more += first and holds
         if_condition += both and holds
     assert found == (pairs, more, condition, conclusion, if_more, if_condition)
+
+
+def test_rho_and_correlations_are_pearsons_r():
+    e = small()
+    cgsv, alone = made_up(e, "CGSV", 1), made_up(e, "standalone", 2)
+    r, ends, before = (x.tolist() for x in (cgsv.importance.mean(0), cgsv.accuracy[-1], alone.accuracy[-1]))
+    assert fairness(cgsv, alone) == 100 * pearson(before, ends)
+    assert correlations(cgsv.importance, cgsv, alone).accuracy == pearson(r, ends)
+    assert math.isnan(pearson([0.5, 0.5], [0.1, 0.9]))
+    assert math.isnan(pearson([0.1, 0.2], [math.nan, 0.9]))
 
 
 def test_descending_compares_groups_only():

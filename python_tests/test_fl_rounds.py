@@ -49,6 +49,11 @@ def test_same_seed_same_bits(name):
     assert same_bits(first, again)
 
 
+def test_an_unknown_mechanism_is_refused():
+    with pytest.raises(ValueError, match=r"^run\(\): expected a mechanism among CGSV.*; got 'cgsv'"):
+        run(SHORT, "cgsv", 7)
+
+
 def test_another_seed_is_another_run():
     first, other = (run(SHORT, "CGSV", seed) for seed in (7, 8))
     assert not torch.equal(first.parameters, other.parameters)

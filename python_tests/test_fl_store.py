@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cgsv_ext.fl import FIGURE_2, MECHANISMS, Experiment, files, run, store
+from cgsv_ext.fl import ADVERSARIES, FIGURE_2, MECHANISMS, Experiment, Mechanism, files, run, store
 from cgsv_ext.fl.progress import Progress
 from cgsv_ext.fl.record import Run
 from cgsv_ext.fl.store import Spec, Store, run_all
@@ -34,6 +34,12 @@ def same(a, b):
         for name in ("experiment", "mechanism", "seed", "log_shapley", "origin")
     )
     return plain and all(n == m and x.dtype == y.dtype and bits(x) == bits(y) for (n, x), (m, y) in tensors)
+
+
+def as_stored(run):
+    """What a store keeps of a run: all but the models."""
+    models = {"parameters": torch.zeros(run.experiment.size, 0), "server": torch.zeros(0)}
+    return replace(run, **models)
 
 
 def bits(x):
@@ -179,6 +185,22 @@ def test_keys_differ_in_mechanism_seed_and_logging():
     assert len({spec.key for spec in specs}) == len(specs)
 
 
+def test_no_mechanism_takes_a_field_out_of_the_keys_of_others(monkeypatch):
+    """Else runs of all of them with different rounds would be one, as soon as it is registered."""
+    with pytest.raises(ValueError, match=r"Greedy: expected settings among gamma.*; got rounds, lr; name no"):
+
+        class Greedy(Mechanism):
+            settings = ("gamma", "rounds", "lr")
+
+    monkeypatch.setattr(MECHANISMS["RR"], "settings", ("rounds",))
+    assert Spec(SHORT, "CGSV", 1).key != Spec(changed(rounds=3), "CGSV", 1).key
+
+
+def test_an_unknown_mechanism_is_refused():
+    with pytest.raises(ValueError, match=r"^Spec: expected a mechanism among CGSV, FedAvg.*; got 'cgsv'"):
+        Spec(SHORT, "cgsv", 1)
+
+
 def test_what_is_equal_has_one_key():
     same = [SHORT, replace(SHORT, title="other"), replace(SHORT, beta=1), replace(SHORT, q=1)]
     assert len({Spec(each, "CGSV", 1).key for each in same}) == 1
@@ -204,6 +226,13 @@ def test_keys_stay_what_they_are():
 def test_a_spec_says_what_is_special():
     assert str(Spec(SHORT, "FedAvg", 1)).endswith(" FedAvg seed 1")
     assert str(Spec(replace(SHORT, beta=2.0), "CGSV", 1)).endswith(" CGSV beta=2.0 seed 1")
+    joined = replace(SHORT, adversaries=("sybil", "noise", "sybil", "sybil"))
+    assert str(Spec(joined, "CGSV", 1)) == f"{SHORT.name} + 3 sybil + 1 noise CGSV seed 1"
+
+
+def test_runs_with_different_adversaries_are_told_apart():
+    said = {str(Spec(replace(SHORT, adversaries=(kind,)), "CGSV", 1)) for kind in ADVERSARIES}
+    assert len(said) == len(ADVERSARIES)
 
 
 # The store
@@ -215,9 +244,25 @@ def test_what_is_put_is_got(one, tmp_path):
     assert folder.get(spec) is None
     assert list(folder.runs()) == []
     folder.put(one)
-    assert same(folder.get(spec), one)
-    assert [same(each, one) for each in folder.runs()] == [True]
+    assert same(folder.get(spec), as_stored(one))
+    assert [same(each, as_stored(one)) for each in folder.runs()] == [True]
     assert folder.get(replace(spec, seed=4)) is None
+
+
+def test_models_are_not_stored(one, tmp_path):
+    """They stay in the run that is put; a file of them is many times larger."""
+    folder, spec = Store(tmp_path), Spec(one.experiment, "CGSV", 3)
+    folder.put(one)
+    assert one.parameters.numel() > 0
+    assert one.server.numel() > 0
+    assert (tmp_path / spec.path).stat().st_size < 20_000 < one.parameters.nbytes
+    assert one.parameters.shape[0] == folder.get(spec).parameters.shape[0]
+
+
+def test_a_file_with_models_is_read_all_the_same(one, tmp_path):
+    spec = Spec(one.experiment, "CGSV", 3)
+    one.save(tmp_path / spec.path)
+    assert same(Store(tmp_path).get(spec), one)
 
 
 def test_a_run_stands_for_all_its_mechanism_cannot_tell_apart(tmp_path):
@@ -263,7 +308,7 @@ def test_runs_come_in_the_order_asked_for_and_only_once(tmp_path, fails):
     assert [each.seed for each in runs] == [2, 1, 2, 1]
     assert runs[3].experiment.title == "again"
     assert len(list(tmp_path.rglob("*.pt"))) == len(console.file.getvalue().splitlines()) == 2
-    assert same(runs[1], run(SHORT, "CGSV", 1))
+    assert same(runs[1], as_stored(run(SHORT, "CGSV", 1)))
     assert runs[0].seconds["plain loop"] > 0
     fails()
     assert all(same(a, b) for a, b in zip(run_all(asked, Store(tmp_path)), runs, strict=True))
@@ -321,7 +366,61 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path, monkeypatch, fails):
     assert rounds[5:8] == [("FedAvg", 1, 2), ("FedAvg", 1, 2), ("FedAvg", 1, 3)]
     assert len(rounds) == 17
     assert not list(tmp_path.rglob("*.checkpoint"))
-    assert all(same(each, run(each.experiment, each.mechanism, each.seed)) for each in runs)
+    assert all(same(each, as_stored(run(each.experiment, each.mechanism, each.seed))) for each in runs)
+
+
+def rounds_done(spec, folder, stop_after=None):
+    """Run it with a checkpoint every round, perhaps stopped: the rounds it did, but for those to warm up."""
+    rounds, original = [], store.run
+
+    def counting(experiment, mechanism, seed, on_round=None, **options):
+        def count(t, *state):
+            rounds.append(t)
+            if t == stop_after:
+                raise KeyboardInterrupt
+            on_round(t, *state)
+
+        return original(experiment, mechanism, seed, None if on_round is None else count, **options)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(store, "run", counting)
+        run_all([spec], folder, every=1)
+    return rounds
+
+
+def test_an_unfinished_run_serves_all_its_mechanism_cannot_tell_apart(tmp_path):
+    """It goes on, whatever is set that it does not read, and is the run that was asked for last."""
+    folder, e = Store(tmp_path), replace(SHORT, rounds=3)
+    assert rounds_done(Spec(replace(e, q=2.0, title="began"), "CGSV", 1), folder, stop_after=2) == [1, 2]
+    asked = Spec(replace(e, q=1.0, title="asked"), "CGSV", 1)
+    assert rounds_done(asked, folder) == [2, 3]
+    (stored,) = folder.runs()
+    assert (stored.experiment, stored.experiment.title) == (asked.experiment, "asked")
+    assert same(stored, as_stored(run(asked.experiment, "CGSV", 1)))
+
+
+def test_a_result_that_could_not_be_stored_is_not_run_from_the_start(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError("disk full")
+
+    folder, spec = Store(tmp_path), SPECS[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", full)
+        with pytest.raises(RuntimeError, match="disk full"):
+            run_all([spec], folder, every=1)
+    assert rounds_done(spec, folder) == [SHORT.rounds]
+    assert same(folder.get(spec), as_stored(run(spec.experiment, "CGSV", 1)))
+    assert not list(tmp_path.rglob("*.checkpoint"))
+
+
+def test_a_checkpoint_beside_a_stored_run_is_cleared_away(tmp_path):
+    """A process that is killed between the two leaves it."""
+    folder, spec = Store(tmp_path), SPECS[0]
+    rounds_done(spec, folder, stop_after=2)
+    folder.put(run(spec.experiment, spec.mechanism, spec.seed))
+    assert folder.checkpoint(spec).exists()
+    assert rounds_done(spec, folder) == []
+    assert not folder.checkpoint(spec).exists()
 
 
 def test_a_killed_store_loses_nothing(tmp_path):
@@ -336,7 +435,7 @@ def test_a_killed_store_loses_nothing(tmp_path):
     for experiment in experiments:
         for mechanism in mechanisms:
             stored = Store(tmp_path).get(Spec(experiment, mechanism, 1))
-            assert same(stored, run(experiment, mechanism, 1))
+            assert same(stored, as_stored(run(experiment, mechanism, 1)))
     assert not list(tmp_path.rglob("*.checkpoint"))
 
 

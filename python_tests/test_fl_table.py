@@ -10,6 +10,7 @@ import pytest
 from fl_runs import made_up, small
 from rich.console import Console
 
+from cgsv_ext.fl.data import DATASETS
 from cgsv_ext.fl.mechanism import MECHANISMS
 from cgsv_ext.fl.metrics import correlations, fairness, gain, theorem_2
 from cgsv_ext.fl.presets import FIGURE_2, preset
@@ -85,14 +86,23 @@ def test_rho_compares_runs_of_one_seed_and_one_federation():
 def test_table_3_has_seconds_and_their_ratio_to_both_ways_to_train():
     (table,) = table_3(pile(small()))
     assert row(table, "CGSV")["UNI"] == "0.5 ± 0 (0.25; 0.05)"
-    assert row(table, "training as run")["UNI"] == "2 ± 0"
-    assert row(table, "training, plain loop")["UNI"] == "10 ± 0"
     runs = pile(small())
     for run in runs:
         del run.seconds["plain loop"]
     (table,) = table_3(runs)
     assert row(table, "CGSV")["UNI"] == "0.5 ± 0 (0.25)"
     assert row(table, "training, plain loop")["UNI"] == "–"
+
+
+def test_table_3_has_no_error_of_training_which_is_not_of_seeds_alone():
+    runs = pile(small())
+    for run in runs:
+        run.seconds |= {"training": 2.0 + (run.mechanism == "CGSV"), "plain loop": 8.0 + 4 * (run.seed == 1)}
+    (table,) = table_3(runs)
+    assert row(table, "training as run")["UNI"] == "2.5"
+    assert row(table, "training, plain loop")["UNI"] == "10"
+    assert "every mechanism and seed" in table.note
+    assert table.note.startswith("Means ± standard errors over 2 seeds. ")
 
 
 def test_there_is_a_table_for_every_size_and_a_column_for_every_partition():
@@ -188,7 +198,38 @@ def test_fairness_beside_rho():
     assert [line[1] for line in related.rows] == ["CGSV"]
     counts = np.array([theorem_2(run) for run, _ in pairs]).sum(0)
     assert cells(theorem, "CGSV")[0] == f"{100 * counts[2] / counts[0]:.1f} %"
-    assert cells(theorem, "CGSV")[2] == f"{100 * counts[4] / counts[1]:.1f} %"
+    assert cells(theorem, "CGSV")[1:] == [
+        f"{100 * counts[5] / counts[2]:.1f} %" if counts[2] else "–",
+        f"{100 * counts[4] / counts[1]:.1f} %",
+    ]
+
+
+def test_adversaries_have_columns_in_the_tables_where_they_are_asked_for():
+    e = small("POW", adversaries=("noise",))
+    runs = [made_up(e, name, 1, [*ends[1], 0.1]) for name, ends in (("standalone", ALONE), ("CGSV", CGSV))]
+    for make in TABLES.values():
+        (table,) = make(runs)
+        assert table.title.endswith("adversaries=noise")
+        assert row(table, "CGSV")["POW"] != "–"
+    assert beside(runs)
+
+
+def test_a_dataset_without_presets_has_tables_and_headings(monkeypatch):
+    monkeypatch.setitem(DATASETS, "mine", DATASETS["digits"])
+    mine = [
+        replace(run, experiment=replace(run.experiment, dataset="mine", title="")) for run in pile(small())
+    ]
+    for make in TABLES.values():
+        (table,) = make(mine)
+        assert table.head == ["mechanism", "UNI"]
+        assert "; mine, N = 3, model=" in table.title
+        assert row(table, "FedAvg")["UNI"] == row(make(pile(small()))[0], "FedAvg")["UNI"]
+    assert beside(mine)
+    e = replace(mine[0].experiment, title="Mine")
+    assert heading(e).startswith("Mine, N = 3, model=mlp, partition=UNI, rounds=2")
+    assert "=None" not in heading(e)
+    ((_, summaries),) = summarise(mine).items()
+    assert [name.split()[0] for name in summaries] == ["standalone", "FedAvg", "CGSV"]
 
 
 def test_the_csv_has_a_row_per_run_from_which_all_can_be_computed_anew(tmp_path):
@@ -245,6 +286,12 @@ def test_standalone_runs_are_among_them_where_they_are_compared_with(number, sta
     assert found == ({"CGSV", "standalone"} if standalone else {"CGSV"})
 
 
+def test_table_1_may_be_of_standalone_runs_alone():
+    assert {spec.mechanism for spec in table_specs(1, "digits", [5], ["UNI"], ["standalone"], [1])} == {
+        "standalone"
+    }
+
+
 def test_betas_may_grow_with_the_agents():
     specs = table_specs(3, "digits", [5, 10], ["UNI"], ["CGSV"], [1], ["1", "N", "10N", "0.5N", "inf"])
     found = {n: [s.experiment.beta for s in specs if s.experiment.agents == n] for n in (5, 10)}
@@ -265,6 +312,7 @@ def test_a_partition_for_one_size_is_run_with_that_once():
         ({"betas": ["many"]}, "'many'"),
         ({"betas": [-1.0]}, "beta"),
         ({"changes": {"lr": -1.0}}, "lr"),
+        *(({"number": n, "mechanisms": ["standalone"]}, "besides standalone") for n in (2, 3, "fairness")),
     ],
 )
 def test_what_cannot_be_run_is_refused(arguments, text):

@@ -22,10 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     for number, module in FIGURES.items():
         text = " ".join((module.__doc__ or "").split("\n\n")[0].split()).rstrip(".")
-        figure = numbers.add_parser(str(number), help=text, description=f"{text}.", allow_abbrev=False)
+        writes = f"Writes figure-{number}-DATASET.png and .csv."
+        figure = numbers.add_parser(
+            str(number), help=text, description=f"{text}. {writes}", allow_abbrev=False
+        )
         add_data(figure)
         add_running(figure)
-        add_changes(figure, *(("beta",) if number == 7 else ()))
+        # Figures are of honest agents, and Figure 7 sweeps β.
+        add_changes(figure, "adversaries", *(("beta",) if number == 7 else ()))
 
 
 def _configure_1(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +60,7 @@ def execute(arguments: argparse.Namespace) -> int:
         specs = FIGURES[number].specs(arguments.dataset, seeds(arguments), **settings)
     runs = make(specs, arguments, console)
     with user_errors("figure"):
-        write(number, runs, arguments.out)
-    path = arguments.out / f"figure-{number}.png"
+        path = write(number, runs, arguments.out)
     console.print(f"Written to {path} and {path.with_suffix('.csv')}", highlight=False, soft_wrap=True)
     return 0
 

@@ -42,12 +42,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_running(parser: argparse.ArgumentParser) -> None:
     """Add where and how to run, and where to keep it."""
-    cores = len(os.sched_getaffinity(0))
     parser.add_argument(
         "--jobs",
         type=positive,
-        default=cores,
-        help="runs at a time, a process each: by default all %(default)s cores",
+        help="runs at a time, a process each: by default as many as there are cores, here "
+        f"{len(os.sched_getaffinity(0))}, and 1 with --device cuda",
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="by default %(default)s")
     parser.add_argument(

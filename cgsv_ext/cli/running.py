@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from ..fl.data import load
+from ..fl.model import MODELS
 from ..fl.partition import deal
 from ..fl.presets import FIRST_SEED
 from ..fl.record import Run
@@ -43,14 +45,16 @@ def fail(command: str, message: str, status: int = 2) -> NoReturn:
 def make(specs: Sequence[Spec], arguments: argparse.Namespace, console: Console) -> list[Run]:
     """Run what is not there yet.
 
-    Data and partitions are looked at first, so that what cannot be run says so at once.
+    Data, partitions and models are looked at first, so that what cannot be run says so at once.
     """
     store = Store(arguments.cache or arguments.out / "runs")
     missing = [spec for spec in specs if not (store.folder / spec.path).exists()]
     with user_errors(arguments.command):
         check_device(arguments.device)
         for spec in {spec.experiment: spec for spec in missing}.values():
-            deal(load(spec.experiment.dataset, arguments.data, spec.seed), spec.experiment, spec.seed)
+            data = load(spec.experiment.dataset, arguments.data, spec.seed)
+            deal(data, spec.experiment, spec.seed)
+            MODELS[spec.experiment.model](data)
         store.folder.mkdir(parents=True, exist_ok=True)
     if missing:
         found = len(specs) - len(missing)
@@ -61,13 +65,18 @@ def make(specs: Sequence[Spec], arguments: argparse.Namespace, console: Console)
                 specs,
                 store,
                 folder=arguments.data,
-                jobs=arguments.jobs,
+                jobs=arguments.jobs or _jobs(arguments.device),
                 device=arguments.device,
                 every=arguments.checkpoint_every,
                 console=console,
             )
     except RuntimeError as error:  # it says which runs failed, and their tracebacks
         fail(arguments.command, str(error), 1)
+
+
+def _jobs(device: str) -> int:
+    """Return how many runs at a time are best; more than one on a GPU would share its time and memory."""
+    return 1 if device == "cuda" else len(os.sched_getaffinity(0))
 
 
 def check_device(device: str) -> None:

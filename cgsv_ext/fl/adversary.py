@@ -48,7 +48,7 @@ class Adversary(ABC):
 
 
 class Noise(Adversary):
-    """A free rider who uploads Gaussian noise, each round anew, as long as the median honest update.
+    """A free rider who uploads Gaussian noise, each round anew, as long as the median (finite) honest update.
 
     A rider can only guess that length; lengths do not matter to a mechanism that normalises.
     """
@@ -57,7 +57,8 @@ class Noise(Adversary):
         """Draw a random direction, and scale it."""
         # Drawn on the CPU, so that every device sees the same.
         noise = torch.randn(known.trained.shape, generator=known.generator).to(known.trained)
-        length = known.honest.norm(dim=1).median()
+        lengths = known.honest.norm(dim=1)
+        length = lengths.where(lengths.isfinite(), torch.nan).nanmedian().nan_to_num(0.0)
         return functional.normalize(noise, dim=1).mul_(length)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from .agent import Agents
 from .clock import Clock
 from .mechanism import Mechanism
 from .record import Run
+from .spec import Spec
 
-_FORMAT = "cgsv_ext.fl.checkpoint 1"
+_FORMAT = "cgsv_ext.fl.checkpoint 2"
 
 
 @dataclass
@@ -68,7 +69,9 @@ class State:
             warnings.warn(f"{error}; the run starts anew", stacklevel=2)
             return 0
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise ValueError(f"run(): expected a checkpoint, got {path}, which is something else")
+            raise ValueError(
+                f"run(): expected a checkpoint, got {path}, which is something else or of another version"
+            )
         if different := _differences(state["run"], _run(h)):
             raise ValueError(
                 f"run(): expected a checkpoint of this run, got {path}, which differs in {different}; "
@@ -89,16 +92,12 @@ class State:
 
 
 def _run(history: Run) -> dict[str, Any]:
-    """What tells one run from another."""
-    e = history.experiment
-    settings = {f.name: getattr(e, f.name) for f in fields(e) if f.compare}
-    return settings | {
-        "mechanism": history.mechanism,
-        "seed": history.seed,
-        "log_shapley": history.log_shapley,
-    }
+    """What tells one run from another: what the key of its spec is made of."""
+    spec = Spec(history.experiment, history.mechanism, history.seed, history.log_shapley)
+    own = {"mechanism": spec.mechanism, "seed": spec.seed, "log_shapley": spec.log_shapley}
+    return spec.settings | own
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
-    names = [name for name in one | other if one.get(name) != other.get(name)]
-    return ", ".join(f"{name} ({one.get(name)}, not {other.get(name)})" for name in names)
+    values = {name: [run.get(name, "the default") for run in (one, other)] for name in one | other}
+    return ", ".join(f"{name} ({a}, not {b})" for name, (a, b) in values.items() if a != b)

@@ -121,7 +121,8 @@ def claims(runs: Iterable[Run]) -> list[Claim]:
     groups: dict[Experiment, dict[int, dict[str, Run]]] = {}
     for run in standard:
         groups.setdefault(federation(run), {}).setdefault(run.seed, {})[label(run)] = run
-    figure_2 = [run for run in standard if label(run) == "CGSV" and run.experiment == FIGURE_2]
+    seeds = groups.get(neutral(FIGURE_2), {})
+    figure_2 = [runs["CGSV"] for runs in seeds.values() if "CGSV" in runs]
     return [
         _in_order("mean r", ">", figure_2, lambda run: run.importance.mean(0)),
         _in_order("distance from the server", "<", figure_2, lambda run: -run.distance[-1]),
@@ -147,9 +148,8 @@ def _in_order(what: str, sign: str, runs: Sequence[Run], values: Callable[[Run],
 def _mean(claim: Mean, groups: Mapping[Experiment, Mapping[int, Runs]]) -> Claim:
     e = preset("digits", claim.section, claim.agents)
     expected = f"{heading(e)}: {claim.what} ≥ {claim.least:g}"
-    seeds = next((seeds for key, seeds in groups.items() if key == neutral(e)), {})
     values = []
-    for runs in seeds.values():
+    for runs in groups.get(neutral(e), {}).values():
         with contextlib.suppress(KeyError):
             values.append(claim.measure(runs))
     if not values:

@@ -32,14 +32,18 @@ def rho(standalone: Sequence[float], final: Sequence[float]) -> float | None:
         In [-100, 100]. None where it is undefined: either side has no spread, such as when all agents
         end with the same model, or holds a NaN.
     """
-    if any(map(math.isnan, (*standalone, *final))):
-        return None
-    if min(standalone) == max(standalone) or min(final) == max(final):
-        return None
-    x, y = _deviations(standalone), _deviations(final)
+    r = pearson(standalone, final)
+    return None if math.isnan(r) else 100 * r
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> float:
+    """Pearson's r, in [-1, 1]; NaN where either side has no spread or holds a NaN."""
+    if any(map(math.isnan, (*x, *y))) or min(x) == max(x) or min(y) == max(y):
+        return math.nan
+    x, y = _deviations(x), _deviations(y)
     xy = math.fsum(a * b for a, b in zip(x, y, strict=True))
     r = xy / math.sqrt(math.fsum(a * a for a in x) * math.fsum(b * b for b in y))
-    return 100 * max(-1.0, min(1.0, r))  # rounding may carry r a little beyond 1
+    return max(-1.0, min(1.0, r))  # rounding may carry r a little beyond 1
 
 
 def _deviations(values: Sequence[float]) -> list[float]:
@@ -55,12 +59,6 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float:
     from scipy.stats import kendalltau
 
     return float(kendalltau(x, y).statistic)
-
-
-def pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    """Pearson's r, in [-1, 1]; NaN where either side has no spread."""
-    r = rho(x, y)
-    return math.nan if r is None else r / 100
 
 
 def apart(x: Sequence[float], y: Sequence[float]) -> float:
@@ -144,8 +142,8 @@ def correlations(importance: Tensor, run: Run, alone: Run) -> Correlations:
     mean = importance.mean(0)[:n].tolist()
 
     def with_(values: Tensor) -> float | None:
-        r = rho(mean, values[:n].tolist())
-        return None if r is None else r / 100
+        r = pearson(mean, values[:n].tolist())
+        return None if math.isnan(r) else r
 
     return Correlations(
         with_(run.accuracy[-1]),

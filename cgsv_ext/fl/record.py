@@ -27,9 +27,9 @@ class Run:
     mechanism: str
     seed: int
     parameters: Tensor
-    """(N, D) float32: w_{i,T}."""
+    """(N, D) float32: w_{i,T}; (N, 0) in a run out of a store, which keeps no models."""
     server: Tensor
-    """(D,) float32: w_T."""
+    """(D,) float32: w_T; (0,) in a run out of a store."""
     histogram: Tensor
     """(N, classes) int64: how many samples of each class an agent holds, by its own labels."""
     accuracy: Tensor

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
 from .experiment import Experiment
-from .mechanism import MECHANISMS
+from .mechanism import MECHANISMS, SETTINGS
 
 FORMAT = 1
 """Part of every key: to be raised when the same settings come to other results than before."""
@@ -30,6 +31,10 @@ class Spec:
     seed: int
     log_shapley: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a mechanism that is not there."""
+        check_mechanism("Spec", self.mechanism)
+
     @cached_property
     def settings(self) -> dict[str, object]:
         """The fields of the experiment that this mechanism reads, but for those at their default.
@@ -37,8 +42,7 @@ class Spec:
         So two runs of FedAvg with different β are one, and a field added to Experiment later leaves the
         keys of stored runs alone.
         """
-        others = {name for kind in MECHANISMS.values() for name in kind.settings}
-        others -= set(MECHANISMS[self.mechanism].settings)
+        others = set(SETTINGS) - set(MECHANISMS[self.mechanism].settings)
         read = [f for f in fields(Experiment) if f.compare and f.name not in others]
         values = {f.name: getattr(self.experiment, f.name) for f in read}
         return {f.name: values[f.name] for f in read if values[f.name] != f.default}
@@ -57,11 +61,21 @@ class Spec:
         return Path(folder) / f"{self.mechanism}-seed{self.seed}-{self.key}.pt"
 
     def __str__(self) -> str:
-        """Say it in a line of progress or of an error: such as ``digits-POW-10 CGSV beta=2.0 seed 2021``."""
+        """Say it in a line of progress or of an error: such as ``digits-POW-10 CGSV beta=2.0 seed 2021``.
+
+        Adversaries stand beside N: ``digits-POW-10 + 3 sybil CGSV seed 2021``.
+        """
+        joined = [f"+ {count} {kind}" for kind, count in Counter(self.experiment.adversaries).items()]
         preset = {f.name for f in fields(Experiment) if f.default is MISSING}  # what every experiment sets
         own = [name for name in MECHANISMS[self.mechanism].settings if name in self.settings.keys() - preset]
         said = [f"{name}={self.settings[name]}" for name in own]
-        return " ".join([self.experiment.name, self.mechanism, *said, f"seed {self.seed}"])
+        return " ".join([self.experiment.name, *joined, self.mechanism, *said, f"seed {self.seed}"])
+
+
+def check_mechanism(caller: str, name: str) -> None:
+    """Raise a ValueError where there is no such mechanism."""
+    if name not in MECHANISMS:
+        raise ValueError(f"{caller}: expected a mechanism among {', '.join(MECHANISMS)}; got {name!r}")
 
 
 def _canonical(value: object) -> object:

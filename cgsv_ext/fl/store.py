@@ -49,8 +49,14 @@ class Store:
         return replace(run, experiment=spec.experiment)
 
     def put(self, run: Run) -> None:
-        """Keep a run, in the place of any with the same spec."""
-        run.save(self.folder / _spec(run).path)
+        """Keep a run, in the place of any with the same spec; but for its final models.
+
+        ``parameters`` and ``server`` come back as (N, 0) and (0,): nothing made of stored runs reads them,
+        and they would be nearly all of the file, 76 MB of five agents where D is 3 million.
+        """
+        # New tensors: a view would be saved with all it is a part of.
+        parameters, server = run.parameters.new_empty(len(run.parameters), 0), run.server.new_empty(0)
+        replace(run, parameters=parameters, server=server).save(self.folder / _spec(run).path)
 
     def runs(self) -> Iterator[Run]:
         """All runs there are, by file name; other files are passed over with a warning."""
@@ -62,6 +68,11 @@ class Store:
     def checkpoint(self, spec: Spec) -> Path:
         """Where the state of an unfinished run is kept."""
         return (self.folder / spec.path).with_suffix(".checkpoint")
+
+    def forget(self, spec: Spec) -> None:
+        """Delete the state of an unfinished run, if there is one."""
+        if self.checkpoint(spec).exists():  # a store that is only read need not be writable
+            self.checkpoint(spec).unlink(missing_ok=True)
 
 
 class _Task(NamedTuple):
@@ -125,6 +136,8 @@ def run_all(
         After all others are done, where a run failed: with its spec and its traceback.
     """
     found = {spec: store.get(spec) for spec in dict.fromkeys(specs)}
+    for spec in (spec for spec, each in found.items() if each is not None):
+        store.forget(spec)  # of a process that was killed just after it had stored the run
     missing = list({spec.key: spec for spec, each in found.items() if each is None}.values())
     if missing or folder is not None:
         _check_data(found, folder)
@@ -192,6 +205,7 @@ def _run_and_store(task: _Task, say: Callable[[_Round], None]) -> None:
     )
     result.seconds["plain loop"] = plain_loop * e.rounds
     store.put(result)
+    store.forget(spec)
     last, mean = result.accuracy[-1].tolist(), result.importance.mean(0).tolist()
     say(_Round(e.rounds, last, mean, time.perf_counter() - began))
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .experiment import FIELDS, Experiment
-from .mechanism import MECHANISMS
+from .mechanism import MECHANISMS, SETTINGS
 from .metrics import apart, fairness, kendall, pearson
-from .presets import preset, sections
+from .presets import datasets, preset, sections
 from .record import Run
 
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "Γ"}
@@ -61,12 +61,12 @@ def federation(run: Run) -> Experiment:
     return neutral(run.experiment)
 
 
-def neutral(experiment: Experiment) -> Experiment:
-    """Set what only mechanisms read to the same values for all."""
-    private = {name for kind in MECHANISMS.values() for name in kind.settings}
+def neutral(experiment: Experiment, mechanism: str | None = None) -> Experiment:
+    """Set what only mechanisms read to the same values for all; but for what one of them reads, if given."""
+    read = MECHANISMS[mechanism].settings if mechanism else ()
     # A field without a default is a number.
     values: dict[str, Any] = {f.name: 1.0 if f.default is MISSING else f.default for f in fields(Experiment)}
-    return replace(experiment, **{name: values[name] for name in private})
+    return replace(experiment, **{name: values[name] for name in SETTINGS if name not in read})
 
 
 def label(run: Run) -> str:
@@ -80,33 +80,40 @@ def label(run: Run) -> str:
 
 def heading(experiment: Experiment) -> str:
     """Return what a federation is called: ``POW, N = 10``, and what the preset sets otherwise."""
-    return ", ".join([f"{experiment.title}, N = {experiment.agents}", *changes(experiment)])
+    return ", ".join([f"{title(experiment)}, N = {experiment.agents}", *changes(experiment)])
+
+
+def title(experiment: Experiment) -> str:
+    """Return the title of an experiment, or its partition where it has none."""
+    return experiment.title or experiment.partition
 
 
 def changes(experiment: Experiment) -> list[str]:
-    """What a federation sets otherwise than the preset, such as ``rounds=3``."""
-    private = {name for kind in MECHANISMS.values() for name in kind.settings}
-    names = [name for name in FIELDS if name not in private and name not in ("title", "agents")]
-    return _changes(experiment, names)
+    """What a federation sets otherwise than the preset, such as ``rounds=3``.
+
+    Without a preset, that is what is not at its default.
+    """
+    said_elsewhere = ("title", "agents", "dataset")
+    return _changes(experiment, [name for name in FIELDS if name not in (*SETTINGS, *said_elsewhere)])
 
 
 def is_preset(experiment: Experiment) -> bool:
     """Whether a federation is as ``presets.toml`` has it."""
-    standard = _standard(experiment.dataset, experiment.title, experiment.agents)
+    standard = _standard(experiment.dataset, title(experiment), experiment.agents)
     return standard is not None and neutral(standard) == neutral(experiment)
 
 
 def order(run: Run) -> tuple[object, ...]:
     """Sort runs as tables do: by dataset, N, partition, mechanism (as in the paper's tables) and settings."""
     e = run.experiment
-    names = list(sections(e.dataset))
-    place = names.index(e.title) if e.title in names else len(names)
+    names = list(known_sections(e.dataset))
+    place = names.index(title(e)) if title(e) in names else len(names)
     private = [float(getattr(e, name) or 0) for name in ("beta", "gamma", "q")]
     return (
         e.dataset,
         e.agents,
         place,
-        e.title,
+        title(e),
         heading(e),
         # Standalone first and CGSV last, as in the paper.
         {"standalone": -1, "CGSV": len(MECHANISMS)}.get(run.mechanism, list(MECHANISMS).index(run.mechanism)),
@@ -161,10 +168,15 @@ def _agreement(runs: Sequence[Run]) -> Agreement:
     return Agreement(torch.tensor(rounds), torch.tensor(means))
 
 
+def known_sections(dataset: str) -> dict[str, int | None]:
+    """Return the sections of a dataset in ``presets.toml``; none for one that is not there."""
+    return sections(dataset) if dataset in datasets() else {}
+
+
 @cache
 def _standard(dataset: str, title: str, agents: int) -> Experiment | None:
     """The preset an experiment comes from."""
-    for name, wanted in sections(dataset).items():
+    for name, wanted in known_sections(dataset).items():
         if wanted in (None, agents):
             found = preset(dataset, name, agents)
             if found.title == title:
@@ -173,11 +185,14 @@ def _standard(dataset: str, title: str, agents: int) -> Experiment | None:
 
 
 def _changes(experiment: Experiment, names: Iterable[str]) -> list[str]:
-    standard = _standard(experiment.dataset, experiment.title, experiment.agents)
+    standard = _standard(experiment.dataset, title(experiment), experiment.agents)
+    usual = {f.name: getattr(standard, f.name, f.default) for f in fields(Experiment)}
+    if standard is None:
+        usual["partition"] = title(experiment)
     found = []
     for name in names:
         value = getattr(experiment, name)
-        if standard is None or value != getattr(standard, name):
+        if value != usual[name]:
             found.append(f"{SYMBOLS.get(name, name)}={_text(name, value, experiment.agents)}")
     return found
 

@@ -26,8 +26,8 @@ FIGURES: dict[int, ModuleType] = {
 }
 
 
-def write(number: int, runs: Sequence[Run], out: Path) -> None:
-    """Write ``figure-2.png`` and ``figure-2.csv``, or those of another number, into a folder.
+def write(number: int, runs: Sequence[Run], out: Path) -> Path:
+    """Write a picture, such as ``figure-2-digits.png``, and ``figure-2-digits.csv`` beside it.
 
     Parameters
     ----------
@@ -36,9 +36,16 @@ def write(number: int, runs: Sequence[Run], out: Path) -> None:
     runs : sequence of Run
         Of one dataset; those of ``FIGURES[number].specs`` and any others.
     out : Path
-        Made if need be.
+        The folder; made if need be.
+
+    Returns
+    -------
+    Path
+        The picture.
     """
     figure = FIGURES[number].draw(runs)
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / f"figure-{number}.png", dpi=150)
-    write_csv(FIGURES[number].curves(runs), out / f"figure-{number}.csv")
+    path = out / f"figure-{number}-{runs[0].experiment.dataset}.png"
+    figure.savefig(path, dpi=150)
+    write_csv(FIGURES[number].curves(runs), path.with_suffix(".csv"))
+    return path

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..presets import Experiment, preset, sections
+from ..metrics import mean_and_error
+from ..presets import Experiment, preset
 from ..record import Run
+from ..summary import known_sections, neutral, title
 
 
 class Curve(NamedTuple):
@@ -29,8 +31,7 @@ class Curve(NamedTuple):
 
 def curve(panel: str, label: str, x: Iterable[float], values: Tensor) -> Curve:
     """Condense values of S seeds, (S, X), to a curve of X points."""
-    mean, error = mean_and_error(values)
-    return Curve(panel, label, list(x), mean.tolist(), error.tolist(), values.shape[0])
+    return Curve(panel, label, list(x), *means_and_errors(values), values.shape[0])
 
 
 def over_rounds(panel: str, label: str, histories: Sequence[Tensor]) -> Curve:
@@ -39,11 +40,10 @@ def over_rounds(panel: str, label: str, histories: Sequence[Tensor]) -> Curve:
     return curve(panel, label, range(1, values.shape[1] + 1), values)
 
 
-def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and its standard error over the first dimension; a single value has no error."""
-    n = values.shape[0]
-    error = values.std(0) / n**0.5 if n > 1 else torch.zeros_like(values[0])
-    return values.mean(0), error
+def means_and_errors(values: Tensor) -> tuple[list[float], list[float]]:
+    """X means over S seeds, of (S, X) values, and their standard errors; 0 where there is but one seed."""
+    found = [mean_and_error(of_seeds) for of_seeds in values.T.tolist()]
+    return [mean for mean, _ in found], [error or 0.0 for _, error in found]
 
 
 def write_csv(curves: Sequence[Curve], path: Path) -> None:
@@ -60,7 +60,7 @@ def choose(runs: Iterable[Run], section: str, agents: int) -> list[Run]:
     """Pick the runs of CGSV in one experiment, in the order of their seeds.
 
     Among experiments of this title and N, without adversaries, that is the one with the most settings of the
-    preset, and of several such the one with the most seeds.
+    preset, and of several such the one with the most seeds. What CGSV does not read tells none apart.
 
     Parameters
     ----------
@@ -76,11 +76,11 @@ def choose(runs: Iterable[Run], section: str, agents: int) -> list[Run]:
     for run in runs:
         e = run.experiment
         fits = run.mechanism == "CGSV" and e.agents == agents and not e.adversaries
-        if not fits or section not in sections(e.dataset):
+        if not fits or section not in known_sections(e.dataset):
             continue
-        usual = preset(e.dataset, section, agents)
-        if e.title == usual.title:
-            groups.setdefault(e, {})[run.seed] = run
+        usual = neutral(preset(e.dataset, section, agents), "CGSV")
+        if title(e) == usual.title:
+            groups.setdefault(neutral(e, "CGSV"), {})[run.seed] = run
 
     def closeness(e: Experiment) -> tuple[int, int]:
         return sum(getattr(e, f.name) == getattr(usual, f.name) for f in fields(e)), len(groups[e])

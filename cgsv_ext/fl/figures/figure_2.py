@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ..presets import preset
 from ..record import Run
-from ..store import Spec
+from ..spec import Spec
 from .curve import Curve, choose, over_rounds
 from .look import LOOK, agent_look, draw_curve, legend, rounds_axis, start
 from .traits import traits

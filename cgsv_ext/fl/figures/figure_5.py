@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..record import Run
-from ..store import Spec
+from ..spec import Spec
 from .curve import Curve
 from .three_agents import three_agents_curves, three_agents_draw, three_agents_specs
 

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from ..presets import Experiment, preset
 from ..record import Run
-from ..store import Spec
+from ..spec import Spec
+from ..summary import neutral
 from .curve import Curve, choose, curve
 from .look import LOOK, agent_look, draw_curve, legend, start
 
@@ -70,7 +71,7 @@ def sweep(runs: Sequence[Run]) -> dict[float, dict[int, Run]]:
     groups: dict[Experiment, list[Run]] = {}
     for run in runs:
         if run.mechanism == "CGSV":
-            groups.setdefault(replace(run.experiment, beta=1.0), []).append(run)
+            groups.setdefault(replace(neutral(run.experiment, "CGSV"), beta=1.0), []).append(run)
     several = {e: each for e, each in groups.items() if len({run.experiment.beta for run in each}) > 1}
     chosen = choose((replace(r, experiment=e) for e, each in several.items() for r in each), "CLA", AGENTS)
     found: dict[float, dict[int, Run]] = {}

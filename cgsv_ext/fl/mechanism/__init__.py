@@ -8,7 +8,7 @@ them under their names.
 from __future__ import annotations
 
 from .averaging import FedAvg, FedAvgNormalised
-from .base import Mechanism, Outcome, Server, download_
+from .base import SETTINGS, Mechanism, Outcome, Server, download_
 from .cffl import CFFL
 from .cgsv import CGSV
 from .dw import DW
@@ -27,6 +27,7 @@ __all__ = [
     "MECHANISMS",
     "QFFL",
     "RR",
+    "SETTINGS",
     "FedAvg",
     "FedAvgNormalised",
     "Mechanism",

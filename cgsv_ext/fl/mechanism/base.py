@@ -17,6 +17,9 @@ from ..experiment import Experiment
 
 _GENERATOR = "generator"
 
+SETTINGS = ("gamma", "alpha", "beta", "floor", "masks", "q")
+"""The fields of Experiment that only mechanisms read; all others tell runs apart under every mechanism."""
+
 
 @dataclass
 class Server:
@@ -70,8 +73,15 @@ class Mechanism(ABC):
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
-    """Which fields of Experiment it reads of those that some mechanisms do not: two runs that differ only in
-    fields that others read are the same."""
+    """Which of ``SETTINGS`` it reads: two runs that differ only in the others of these are the same."""
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a setting that is not for mechanisms alone: runs without this one differ by it, too."""
+        if others := [name for name in cls.settings if name not in SETTINGS]:
+            raise ValueError(
+                f"{cls.__name__}: expected settings among {', '.join(SETTINGS)}; got {', '.join(others)}; "
+                "name no field that all runs depend on, and a new one in SETTINGS first"
+            )
 
     def __init__(self, server: Server) -> None:
         self.server = server

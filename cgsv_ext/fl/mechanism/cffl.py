@@ -29,7 +29,8 @@ class CFFL(Proportional):
       original takes the accuracy of the model with i's update alone. A coalition's model is that of
       :func:`validate_coalitions`.
     * m_i may be negative, so x_i = m_i / Σ_j |m_j|, and c'_i = sinh(5 x_i) keeps the sign; c' is normalised
-      in the same way. A round in which nobody makes a difference leaves reputations as they are.
+      in the same way. A round in which nobody makes a difference leaves reputations as they are, but for the
+      floor.
     * Reputations begin at zero, and the floor takes the place of the threshold below which the original
       excludes agents for good: here all stay, as in the other mechanisms.
     * Updates are uploaded whole, not in part, and the agent's own update is not taken out of its download.

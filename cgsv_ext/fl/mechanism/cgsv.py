@@ -33,14 +33,15 @@ class CGSV(Mechanism):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        n, device = server.sizes.numel(), server.parameters.device
-        self.importance = torch.zeros(n, dtype=torch.float64, device=device)
+        sizes = server.sizes.to(server.parameters.device).double()
+        self.first = sizes / sizes.sum()
+        self.importance = torch.zeros_like(sizes)
 
     def step(self, updates: Tensor) -> Outcome:
         """Equations (1) and (3) to (5)."""
-        e, sizes = self.server.experiment, self.server.sizes.to(updates.device)
-        first = sizes.double() / sizes.sum()
-        weights = torch.where(self.importance.sum() > 0, self.importance, first)
+        e = self.server.experiment
+        # Decided on the device: a GPU is not waited for.
+        weights = torch.where(self.importance.any(), self.importance, self.first)
         if e.masks == "layers":
             return self._step_by_layers(updates, weights)
         step = cgsv_ext.reward_step(

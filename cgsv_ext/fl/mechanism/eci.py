@@ -37,7 +37,7 @@ class ECI(Proportional):
       Without the magnitudes this is their φ_i / Σ_j φ_j, which explodes where gains and losses cancel.
     * The index is averaged over rounds by equation (4) with the same α as CGSV's, in place of their
       geometric weights. A negative φ counts as such in the average; the floor clamps the average alone.
-    * A round in which nobody makes a difference leaves the index as it is.
+    * A round in which nobody makes a difference leaves the index as it is, but for the floor.
     """
 
     settings = ("gamma", "alpha", "floor")

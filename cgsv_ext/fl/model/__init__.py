@@ -17,9 +17,32 @@ from .text import TextCNN
 
 __all__ = ["CNN", "MLP", "MODELS", "Model", "TextCNN"]
 
-MODELS: dict[str, Callable[[Dataset], Model]] = {
-    "mlp": lambda data: MLP(data.train_x[0].numel(), 64, data.classes),
-    "cnn": lambda data: cnn(data.train_x.shape[1:], data.classes),
-    "text-cnn": lambda data: TextCNN(data.vocabulary, data.classes, data.train_x.shape[1]),
-}
-"""Architectures by name; the dataset says how many inputs and classes there are."""
+
+def _mlp(data: Dataset) -> MLP:
+    _check("mlp", data, texts=False)
+    return MLP(data.train_x[0].numel(), 64, data.classes)
+
+
+def _cnn(data: Dataset) -> CNN:
+    _check("cnn", data, texts=False)
+    return cnn(data.train_x.shape[1:], data.classes)
+
+
+def _text_cnn(data: Dataset) -> TextCNN:
+    _check("text-cnn", data, texts=True)
+    return TextCNN(data.vocabulary, data.classes, data.train_x.shape[1])
+
+
+def _check(model: str, data: Dataset, *, texts: bool) -> None:
+    if (data.vocabulary > 0) != texts:
+        wanted, found = ("texts", "images") if texts else ("images", "texts")
+        raise ValueError(
+            f"MODELS: expected a dataset of {wanted} for {model}, got {data.name}, one of {found}"
+        )
+
+
+MODELS: dict[str, Callable[[Dataset], Model]] = {"mlp": _mlp, "cnn": _cnn, "text-cnn": _text_cnn}
+"""Architectures by name; the dataset says how many inputs and classes there are.
+
+One that does not fit the dataset is refused with a ValueError.
+"""

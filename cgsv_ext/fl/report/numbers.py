@@ -13,7 +13,7 @@ import torch
 
 from ..environment import environment
 from ..summary import Agreement
-from ..table import TABLES, as_markdown, fairness
+from ..table import as_markdown
 from .results import Results
 from .tables import agents_table, claims_table
 
@@ -22,15 +22,15 @@ def write_numbers(results: Results, out: Path) -> None:
     """Write the PNGs, ``results.json``, ``rounds.csv`` and ``summary.md`` into a folder."""
     for name, picture in results.pictures.items():
         (out / f"{name}.png").write_bytes(picture.png)
-    (out / "results.json").write_text(json.dumps(_numbers(results), indent=1) + "\n", encoding="utf-8")
+    numbers = json.dumps(_plain(_numbers(results)), indent=1, allow_nan=False)
+    (out / "results.json").write_text(numbers + "\n", encoding="utf-8")
     (out / "summary.md").write_text(_markdown(results), encoding="utf-8")
     _write_rounds(results, out / "rounds.csv")
 
 
 def _markdown(results: Results) -> str:
-    tables = [*results.mechanisms_tables(), claims_table(results.claims)]
-    tables += [table for make in (*TABLES.values(), fairness) for table in make(results.runs)]
-    tables += [*results.agreement_tables(), results.cost_table()]
+    tables = [*results.mechanisms_tables(), claims_table(results.claims), *results.paper_tables()]
+    tables += [*results.adversaries_tables(), *results.agreement_tables(), results.cost_table()]
     tables += [agents_table(f.heading, f.runs, f.summaries) for f in results.federations]
     count = len(results.seeds)
     command = f"Written by `{results.command}`; means ± standard errors over {count} seed{'s' * (count > 1)}."
@@ -39,7 +39,7 @@ def _markdown(results: Results) -> str:
 
 
 def _numbers(results: Results) -> dict[str, Any]:
-    """Everything that is reported, per seed and agent; null stands for what a mechanism does not have."""
+    """What is reported of runs without adversaries, per seed and agent."""
     return {
         "command": results.command,
         "environment": environment(),
@@ -55,12 +55,12 @@ def _numbers(results: Results) -> dict[str, Any]:
                 "mechanisms": {
                     name: {
                         "seeds": s.seeds,
-                        "accuracy": _values(s.accuracy),
-                        "server_accuracy": _values(s.server_accuracy),
+                        "accuracy": s.accuracy,
+                        "server_accuracy": s.server_accuracy,
                         "rho": s.rho,
-                        "mean_importance": _values(s.importance),
-                        "mean_sparsity": _values(s.sparsity),
-                        "distance": _values(s.distance),
+                        "mean_importance": s.importance,
+                        "mean_sparsity": s.sparsity,
+                        "distance": s.distance,
                         "seconds": s.seconds,
                         "psi_against_shapley": s.agreement and _against(s.agreement),
                     }
@@ -72,16 +72,23 @@ def _numbers(results: Results) -> dict[str, Any]:
     }
 
 
-def _values(tensor: torch.Tensor) -> Any:
-    if tensor.dim() > 1:
-        return [_values(row) for row in tensor]
-    return [None if math.isnan(value) else value for value in tensor.tolist()]
+def _plain(value: Any) -> Any:
+    """What JSON can hold: null for NaN, which stands for what a mechanism does not have; infinity as text."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def _against(agreement: Agreement) -> dict[str, Any]:
     names = ("kendall", "pearson", "l1")
     each = zip(names, agreement.rounds.unbind(2), agreement.means.unbind(1), strict=True)
-    return {name: {"by_round": _values(rounds), "of_means": _values(means)} for name, rounds, means in each}
+    return {name: {"by_round": rounds, "of_means": means} for name, rounds, means in each}
 
 
 def _write_rounds(results: Results, path: Path) -> None:

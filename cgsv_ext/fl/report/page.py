@@ -9,7 +9,6 @@ import jinja2
 
 from ..environment import environment
 from ..record import Run
-from ..table import TABLES, fairness
 from .results import Results
 from .tables import agents_table, claims_table, settings
 
@@ -25,18 +24,18 @@ def page(results: Results) -> str:
         lstrip_blocks=True,
     )
     templates.filters["inline"] = _inline
-    paper = [table for make in (*TABLES.values(), fairness) for table in make(results.runs)]
     return templates.get_template("template.html").render(
         results=results,
-        tables=paper,
+        tables=results.paper_tables(),
         mechanisms=results.mechanisms_tables(),
         claims=claims_table(results.claims),
+        adversaries=results.adversaries_tables(),
         agreement=results.agreement_tables(),
         cost=results.cost_table(),
         agents={f.name: agents_table(f.heading, f.runs, f.summaries) for f in results.federations},
         settings={f.name: settings(f.experiment) for f in results.federations},
         environment=environment(),
-        origins=sorted({_origin(run) for run in results.runs}),
+        origins=sorted({_origin(run) for run in results.every}),
     )
 
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..figures.curve import curve, mean_and_error, over_rounds
+from ..figures.curve import curve, means_and_errors, over_rounds
 from ..figures.look import LOOK, agent_look, draw_curve, rounds_axis, title
 from ..figures.traits import traits
 from ..partition import Holding, noise_shares
@@ -101,11 +101,11 @@ def _accuracy(e: Experiment, runs: Sequence[Run], summaries: Mapping[str, Summar
     for row in range(e.size):
         axes.axhspan(row - 0.38, row + 0.38, color="#f4f4f4", zorder=0)
     for k, (name, s) in enumerate(summaries.items()):
-        mean, error = mean_and_error(100 * s.accuracy)
+        mean, error = means_and_errors(100 * s.accuracy)
         axes.errorbar(
-            mean.tolist(),
+            mean,
             [row + 0.22 * (k - (len(summaries) - 1) / 2) for row in range(e.size)],
-            xerr=error.tolist(),
+            xerr=error,
             linestyle="none",
             markersize=5 if e.size <= 20 else 2.5,
             label=name,
@@ -121,10 +121,10 @@ def _accuracy(e: Experiment, runs: Sequence[Run], summaries: Mapping[str, Summar
 def _sparsity(e: Experiment, runs: Sequence[Run], s: Summary) -> Figure:
     """How much of the aggregate each agent does not get, mean over rounds."""
     figure, axes = _figure(_height(e.size))
-    mean, error = mean_and_error(100 * s.sparsity)
+    mean, error = means_and_errors(100 * s.sparsity)
     rows = list(range(e.size))
-    axes.barh(rows, mean.tolist(), xerr=error.tolist(), color=_MECHANISMS["CGSV"]["color"], height=0.6)
-    for row, value, margin in zip(rows, mean.tolist(), error.tolist(), strict=True):
+    axes.barh(rows, mean, xerr=error, color=_MECHANISMS["CGSV"]["color"], height=0.6)
+    for row, value, margin in zip(rows, mean, error, strict=True):
         size = 9 if e.size <= 20 else 6
         axes.annotate(f"{value:.1f}", (value + margin, row), fontsize=size, **_BESIDE)
     _agent_rows(axes, e, runs)

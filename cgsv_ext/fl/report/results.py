@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..claims import Claim, claims
 from ..figures import FIGURES
 from ..figures.look import WIDE
 from ..presets import Experiment
 from ..record import Run
-from ..store import Spec
+from ..spec import Spec
 from ..summary import Summary, federation, heading, label, order, summarise
-from ..table import Table
+from ..table import TABLES, Table, adversaries, fairness
 from . import plots
 from .tables import agreement_table, cost_table, mechanisms_table
 
@@ -28,7 +31,11 @@ class Picture:
         file = io.BytesIO()
         figure.set_dpi(110)
         # Figure.savefig would lay out and draw it twice.
-        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        # 256 colours look the same and take a third: the page of the paper's runs holds 120 pictures.
+        pixels.quantize(256, dither=Image.Dither.NONE).save(file, "png")
         self.png = file.getvalue()
         self.caption = caption
         self.wide = figure.get_figwidth() >= WIDE
@@ -63,6 +70,9 @@ class Federation:
 class Results:
     """All runs of a report.
 
+    Adversaries have tables of their own, :meth:`adversaries_tables`; all else is of ``runs``, where there
+    are none: theirs would be another column of every table, and a section for each group of them.
+
     Parameters
     ----------
     runs : list of Run
@@ -73,11 +83,12 @@ class Results:
 
     def __init__(self, runs: list[Run], command: str) -> None:
         unique = {_same(run): run for run in sorted(runs, key=lambda run: run.log_shapley)}
-        self.runs = sorted(unique.values(), key=order)
+        self.every = sorted(unique.values(), key=order)
+        self.runs = [run for run in self.every if not run.experiment.adversaries]
         self.command = command
         self.seeds = sorted({run.seed for run in runs})
-        self.datasets = list(dict.fromkeys(run.experiment.dataset for run in self.runs))
-        self.claims: list[Claim] = claims(self.runs)
+        self.datasets = list(dict.fromkeys(run.experiment.dataset for run in self.every))
+        self.claims: list[Claim] = claims(self.every)
 
     @cached_property
     def federations(self) -> list[Federation]:
@@ -136,6 +147,14 @@ class Results:
     def mechanisms_tables(self) -> list[Table]:
         """Accuracy and fairness of every mechanism, a table for each federation."""
         return [mechanisms_table(f.heading, f.summaries) for f in self.federations]
+
+    def paper_tables(self) -> list[Table]:
+        """The paper's Tables 1 to 3, and what to read beside ρ."""
+        return [table for make in (*TABLES.values(), fairness) for table in make(self.runs)]
+
+    def adversaries_tables(self) -> list[Table]:
+        """What adversaries get, and what they cost the others; none where none joined."""
+        return adversaries(self.every)
 
     def agreement_tables(self) -> list[Table]:
         """How far ψ is from φ, a table for each federation in which both were logged."""

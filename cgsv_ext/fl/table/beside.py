@@ -66,7 +66,6 @@ def _theorem_2(pairs: Known) -> list[str] | None:
         (c.condition, c.pairs),
         (c.conclusion_if_condition, c.condition),
         (c.conclusion_if_more_important, c.more_important),
-        (c.conclusion, c.pairs),
     ]
     return [f"{100 * part / whole:.1f} %" if whole else "–" for part, whole in shares]
 
@@ -87,10 +86,10 @@ _TABLES: list[tuple[str, list[str], Callable[[Known], list[str] | None], str]] =
     ),
     (
         "Theorem 2",
-        ["condition", "conclusion then", "conclusion if r_i ≥ r_i'", "conclusion"],
+        ["condition", "conclusion then", "conclusion if r_i ≥ r_i'"],
         _theorem_2,
         "How often, over rounds and ordered pairs of agents, its condition holds, and its conclusion: where "
-        "the condition does, where its first half does, and overall. By clean test loss, all seeds together.",
+        "the condition does, and where its first half does. By clean test loss, all seeds together.",
     ),
 ]
 """Title, head, cells and note."""

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..presets import Experiment
 from ..record import Run
-from ..summary import changes, federation, label, order, pair
+from ..summary import changes, federation, label, order, pair, title
 from .text import count_of_seeds
 
 Pair: TypeAlias = tuple[Run, Run | None]
@@ -48,7 +48,7 @@ def _group(dataset: str, agents: int, columns: dict[Experiment, Column]) -> Grou
     own = {e: changes(e) for e in columns}
     first = next(iter(own.values()))
     shared = [change for change in first if all(change in each for each in own.values())]
-    names = {e: [e.title, *(change for change in each if change not in shared)] for e, each in own.items()}
+    names = {e: [title(e), *(change for change in each if change not in shared)] for e, each in own.items()}
     return Group(
         ", ".join([dataset, f"N = {agents}", *shared]),
         {", ".join(names[e]): column for e, column in columns.items()},

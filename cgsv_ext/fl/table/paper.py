@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -40,7 +41,8 @@ def table_3(runs: Iterable[Run]) -> list[Table]:
     """Seconds a mechanism takes beside training, with their ratio to the training time.
 
     Counted are its steps and the downloads of all rounds. The last rows say what training took: as it was
-    run, and, where that was timed, as a plain loop over the agents; the ratio to that comes second.
+    run, and, where that was timed, as a plain loop over the agents; the ratio to that comes second. They are
+    means over all mechanisms and seeds, and have no error: one plain loop is timed for many runs.
     """
 
     def cell(pairs: Sequence[Pair]) -> str:
@@ -55,13 +57,17 @@ def table_3(runs: Iterable[Run]) -> list[Table]:
     def training(kind: str) -> Cell:
         def cell(pairs: Sequence[Pair]) -> str:
             known = [run.seconds[kind] for run, _ in pairs if run.seconds.get(kind)]
-            return seconds(known) if known else _NOTHING
+            return f"{math.fsum(known) / len(known):.3g}" if known else _NOTHING
 
         return cell
 
     title = "Table 3: time overhead, s (its ratio to training as run; to a plain loop over the agents)"
     last = {name: training(kind) for name, kind in _TRAINING.items()}
-    return _tables(title, runs, cell, standalone=False, last=last)
+    note = (
+        "Of training, means over all runs of a column, of every mechanism and seed; a plain loop is timed "
+        "once by each process, for all its runs."
+    )
+    return _tables(title, runs, cell, standalone=False, last=last, note=note)
 
 
 def overhead_seconds(run: Run) -> float:
@@ -81,10 +87,11 @@ def _tables(
     *,
     standalone: bool = True,
     last: Mapping[str, Cell] | None = None,
+    note: str = "",
 ) -> list[Table]:
     """One table per dataset and N: mechanisms in the rows, federations in the columns.
 
-    ``last`` are further rows, of all runs in a column.
+    ``last`` are further rows, of all runs in a column; ``note`` comes after the count of seeds.
     """
     tables = []
     for group in by_size(runs, standalone=standalone):
@@ -97,5 +104,6 @@ def _tables(
             rows.append(
                 [name, *(of_all([p for pairs in column.values() for p in pairs]) for column in columns)]
             )
-        tables.append(Table(f"{title}; {group.title}", ["mechanism", *group.columns], rows, seeds(columns)))
+        text = f"{seeds(columns)} {note}".rstrip()
+        tables.append(Table(f"{title}; {group.title}", ["mechanism", *group.columns], rows, text))
     return tables

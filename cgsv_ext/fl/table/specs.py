@@ -51,7 +51,7 @@ def table_specs(
     Raises
     ------
     ValueError
-        For names that are not known and settings that Experiment refuses.
+        For names that are not known, settings that Experiment refuses, and a table without rows.
     """
     names = [name for name in mechanisms or MECHANISMS if name != "standalone"]
     for name in names:
@@ -59,6 +59,10 @@ def table_specs(
             raise ValueError(
                 f"table_specs(): expected mechanisms among {', '.join(MECHANISMS)}; got {name!r}"
             )
+    if number != 1 and not names:
+        raise ValueError(
+            "table_specs(): expected a mechanism besides standalone, which only Table 1 has a row for"
+        )
     if number != 3:
         names.insert(0, "standalone")
     only = sections(dataset)
