@@ -9,7 +9,8 @@ from rich.console import Console
 
 from . import report, table
 from .presets import DEMO, FIRST_SEED
-from .store import Spec, Store, run_all
+from .spec import Spec
+from .store import Store, run_all
 
 MECHANISMS = ("CGSV", "FedAvg", "standalone")
 

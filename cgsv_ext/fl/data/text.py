@@ -18,8 +18,7 @@ MIN_COUNT = 2
 MAX_WORDS = 20_000
 """The most words that get a number, the most frequent first; MR and SST stay below."""
 MIN_LENGTH, MAX_LENGTH = 5, 64
-"""Bounds of L: room for filters of up to 5 words, as Kim's (2014), and a little more than the longest sentence
-of MR and SST."""
+"""Bounds of L: room for filters of 5 words, as in Kim (2014); a little more than the longest sentence."""
 
 # After Kim (2014): n't and 's, 've, 're, 'd, 'll are words; of punctuation ( ) , ! ? and quotes are kept.
 # Letters and digits are those of all languages.
