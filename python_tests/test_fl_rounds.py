@@ -1,5 +1,6 @@
 """The rounds: what is undone, what is downloaded, what is repeatable."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,9 @@ from torch import Tensor
 from cgsv_ext import reference
 from cgsv_ext.fl import CLA_10, FIGURE_2, MECHANISMS, run
 from cgsv_ext.fl.adversary import ADVERSARIES, Adversary, Knowledge
-from cgsv_ext.fl.agent import evaluate
+from cgsv_ext.fl.agent import Agents, evaluate
 from cgsv_ext.fl.mechanism import Outcome
-from cgsv_ext.fl.rounds import federation
+from cgsv_ext.fl.rounds import federation, plain_loop_seconds
 from cgsv_ext.fl.seeds import generator
 from cgsv_ext.fl.threads import one_thread
 
@@ -218,3 +219,17 @@ def test_on_a_gpu_the_round_stays_there_and_says_the_same(name):
     assert (cpu.accuracy[0] - gpu.accuracy[0]).abs().max() <= 0.02
     assert all(tensor.device.type == "cpu" for tensor in gpu.tensors().values())
     assert all(seconds > 0 for seconds in gpu.seconds.values())
+
+
+def test_the_plain_loop_is_timed_without_its_first_round(monkeypatch):
+    """The first one imports and prepares: here it sleeps."""
+    calls, train = [], Agents.train_one_by_one
+
+    def slow_at_first(self, experiment, t, source):
+        calls.append(t)
+        time.sleep(0.3 if t == 0 else 0)
+        train(self, experiment, t, source)
+
+    monkeypatch.setattr(Agents, "train_one_by_one", slow_at_first)
+    assert 0 < plain_loop_seconds(SHORT, 1, rounds=3) < 0.3
+    assert calls == [0, 1, 2, 3]

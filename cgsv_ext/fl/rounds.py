@@ -162,9 +162,9 @@ def plain_loop_seconds(
 ) -> float:
     """Time a round of local training in which agents train one after another: the median of some rounds.
 
-    A run trains all agents together where that is faster; this is what the same steps cost otherwise. After
-    a second no further round begins. The first round, which finds nothing prepared, counts only if it is
-    the only one.
+    A run trains all agents together where that is faster; this is what the same steps cost otherwise. The
+    first round, in which a process may have to import what torch's optimizers need, does not count, and
+    after a second of the others no further one begins.
     """
     agents = federation(experiment, seed, folder, device)
     times: list[float] = []
@@ -174,10 +174,11 @@ def plain_loop_seconds(
         with clock.time("round"):
             agents.train_one_by_one(experiment, t, generator(seed, f"batches {t}"))
         clock.settle()
-        times.append(seconds["round"])
+        if t > 0:
+            times.append(seconds["round"])
         if sum(times) > 1:
             break
-    return statistics.median(times[1:] or times)
+    return statistics.median(times)
 
 
 def origin(data: Dataset, device: torch.device) -> dict[str, str]:
