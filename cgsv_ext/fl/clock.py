@@ -29,6 +29,7 @@ class Clock:
     def time(self, name: str) -> Iterator[None]:
         """Time a block."""
         if self._cuda:
+            # Torch has no types for its events.
             began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             began.record()
             yield

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -52,7 +53,7 @@ def work(do: Do[Task], tasks: Sequence[Task], jobs: int, hear: Callable[[int, An
         return
     for place, task in enumerate(tasks):
         try:
-            do(task, lambda message, place=place: hear(place, message))  # type: ignore[misc]
+            do(task, partial(hear, place))
         except Exception:
             hear(place, Failure(traceback.format_exc()))
 
