@@ -85,8 +85,9 @@ def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float = 1.0)
     r = _finite_or_zero(importance).tolist()
     t = [math.copysign(math.tanh(beta * abs(r_i)), r_i) if r_i else 0.0 for r_i in r]
     largest = max(t)
-    ratios = [t_i / largest if largest > 0 else 0.0 for t_i in t]
-    rows = [[max(0, math.floor(d * ratio)) for d in _sizes(sizes)] for ratio in ratios]
+    # Negative quotients give no entry; one of -inf has no floor.
+    ratios = [max(0.0, t_i / largest) if largest > 0 else 0.0 for t_i in t]
+    rows = [[math.floor(d * ratio) for d in _sizes(sizes)] for ratio in ratios]
     q = torch.tensor(rows, dtype=torch.int64, device=importance.device)
     return q[:, 0] if isinstance(sizes, int) else q
 

@@ -126,7 +126,8 @@ def quotas(importance: Sequence[float], sizes: Sequence[int], beta: float) -> li
     largest = max(t)
     if largest <= 0:
         return [[0] * len(sizes) for _ in t]
-    return [[max(0, math.floor(size * (t_i / largest))) for size in sizes] for t_i in t]
+    # The quotient of a negative one may be -inf, which has no floor.
+    return [[math.floor(size * (t_i / largest)) if t_i > 0 else 0 for size in sizes] for t_i in t]
 
 
 def ranking(u: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import math
 import oracle
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from oracle import DTYPES
 
@@ -21,6 +21,7 @@ BETAS = [1.0, 0.5, 2.0, 100.0, 1e-12, 1e6, math.inf]
     sizes=st.lists(st.one_of(st.integers(0, 10**4), st.integers(0, 2**40)), min_size=1, max_size=4),
     beta=st.sampled_from(BETAS),
 )
+@example(r=[1e-308, -1.0], sizes=[3, 0], beta=1.0)  # a quotient of -inf
 def test_quotas_are_the_formula_in_float64(
     device: torch.device, r: list[float], sizes: list[int], beta: float
 ) -> None:
