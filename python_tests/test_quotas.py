@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oracle import DTYPES
 
 import cgsv_ext
+from cgsv_ext import reference
 
 BETAS = [1.0, 0.5, 2.0, 100.0, 1e-12, 1e6, math.inf]
 
@@ -31,6 +32,7 @@ def test_quotas_are_the_formula_in_float64(
     assert got.shape == (len(r), len(sizes))
     # CUDA's tanh differs from the C library's in the last bit.
     assert (got.cpu() - expected).abs().max() <= (0 if device.type == "cpu" else 1)
+    assert torch.equal(reference.quotas(torch.tensor(r, dtype=torch.float64), sizes, beta=beta), expected)
 
 
 @pytest.mark.parametrize("beta", BETAS)
