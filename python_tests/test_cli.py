@@ -164,10 +164,10 @@ def test_table_writes_markdown_and_csv(tabled):
 
 def test_a_finished_table_is_redrawn_without_running(tabled, monkeypatch, capsys):
     monkeypatch.setattr("cgsv_ext.fl.store.run", None)
-    before = {path: path.stat().st_mtime_ns for path in (tabled / "runs").rglob("*.pt")}
+    before = {path: path.stat().st_mtime_ns for path in (tabled / "runs").rglob("*.safetensors")}
     for number in ("1", "2", "fairness"):
         ok("table", number, "--out", tabled, *SMALL_TABLE, "--betas", "1", "N")
-    assert before == {path: path.stat().st_mtime_ns for path in (tabled / "runs").rglob("*.pt")}
+    assert before == {path: path.stat().st_mtime_ns for path in (tabled / "runs").rglob("*.safetensors")}
     printed = capsys.readouterr().out
     assert "runs to do" not in printed
     assert "Theorem 2" in printed
@@ -189,12 +189,45 @@ def test_an_interrupted_table_goes_on_where_it_was(tabled, monkeypatch, capsys, 
         patch.setattr(store, "run", interrupted)
         assert cli.main(command) == 130
     assert "goes on" in capsys.readouterr().err
-    there = len(list((tmp_path / "runs").rglob("*.pt")))
+    there = len(list((tmp_path / "runs").rglob("*.safetensors")))
     assert 0 < there < 8
     ok(*command)
     assert f"{8 - there} runs to do, {there} found" in capsys.readouterr().out
     name = "table-2-digits.md"
     assert (tmp_path / name).read_text(encoding="utf-8") == (tabled / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "rounds"), [([], [4, 5, 6]), (["--resume"], [4, 5, 6]), (["--no-resume"], [1, 2, 3, 4, 5, 6])]
+)
+def test_an_unfinished_run_goes_on_or_starts_anew(options, rounds, tmp_path, monkeypatch):
+    import cgsv_ext.fl.store as store
+
+    real, seen = store.run, []
+
+    def watched(experiment, mechanism, seed, on_round=None, **options):
+        def noting(t, *state):
+            if on_round is not None:  # not the run that only warms up
+                seen.append(t)
+                if stop == t:
+                    raise KeyboardInterrupt
+                on_round(t, *state)
+
+        return real(experiment, mechanism, seed, noting, **options)
+
+    monkeypatch.setattr(store, "run", watched)
+    command = ["run", "--out", str(tmp_path), "--mechanisms", "CGSV", *QUICK, "--rounds", "6"]
+    stop = 4
+    assert cli.main([*command, "--checkpoint-every", "1"]) == 130
+    assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
+    stop = None
+    seen.clear()
+    ok(*command, *options)
+    assert seen == rounds
+    (path,) = (tmp_path / "runs").rglob("*.*")  # no state is left
+    assert path.suffix == ".safetensors"
+    ok(*command, "--no-resume")  # finished, it is found
+    assert seen == rounds
 
 
 def test_another_cache_is_another_place(tmp_path):

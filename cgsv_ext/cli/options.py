@@ -62,6 +62,13 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="keep the state of unfinished runs every K rounds, so that they go on where they were",
     )
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with unfinished runs where their state was last kept, as by default, or start them anew; "
+        "finished runs are found again either way: to have them run again, name another --cache",
+    )
 
 
 def add_changes(parser: argparse.ArgumentParser, *without: str) -> None:

@@ -68,6 +68,7 @@ def make(specs: Sequence[Spec], arguments: argparse.Namespace, console: Console)
                 jobs=arguments.jobs or _jobs(arguments.device),
                 device=arguments.device,
                 every=arguments.checkpoint_every,
+                resume=arguments.resume,
                 console=console,
             )
     except RuntimeError as error:  # it says which runs failed, and their tracebacks

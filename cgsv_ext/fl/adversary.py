@@ -192,8 +192,14 @@ class Adversaries:
             (N + k, D): what all agents trained, Δw_{i,t} in row i. The first N rows are left alone.
         """
         honest, trained = updates[: self._first], updates[self._first :]
-        downloads = torch.zeros_like(trained) if self._downloads is None else self._downloads
-        aggregate = updates.new_zeros(updates.shape[1]) if self._aggregate is None else self._aggregate
+        downloads = (
+            torch.zeros_like(trained) if self._downloads is None else self._downloads.to(trained.device)
+        )
+        aggregate = (
+            updates.new_zeros(updates.shape[1])
+            if self._aggregate is None
+            else self._aggregate.to(trained.device)
+        )
         for name, places in self._places.items():
             known = Knowledge(trained[places], honest, downloads[places], aggregate, self._generator)
             updates[[self._first + i for i in places]] = ADVERSARIES[name].send(known)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files
+from .. import _files
 from .adversary import Adversaries
 from .agent import Agents
 from .clock import Clock
@@ -47,7 +47,7 @@ class State:
             "mechanism": self.mechanism.state_dict(),
             "adversaries": self.adversaries.state_dict(),
         }
-        files.write(path, state)
+        _files.write(path, state)
 
     def load(self, path: Path) -> int:
         """Go on from a file: the number of rounds it has behind it, 0 where there is no usable file.
@@ -62,10 +62,10 @@ class State:
         """
         h = self.history
         try:
-            state = files.read(path)
+            state = _files.read(path)
         except FileNotFoundError:
             return 0
-        except files.Unreadable as error:
+        except _files.Unreadable as error:
             warnings.warn(f"{error}; the run starts anew", stacklevel=2)
             return 0
         if not isinstance(state, dict) or state.get("format") != _FORMAT:

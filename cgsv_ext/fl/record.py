@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import files
+from .. import _files
 from .experiment import Experiment
 
 _FORMAT = "cgsv_ext.fl.Run 1"
@@ -112,7 +112,7 @@ class Run:
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        files.write(path, plain | {"format": _FORMAT, "experiment": asdict(self.experiment)})
+        _files.write(path, plain | {"format": _FORMAT, "experiment": asdict(self.experiment)})
 
     @classmethod
     def load(cls, path: Path) -> Run:
@@ -122,17 +122,17 @@ class Run:
         ------
         FileNotFoundError
             Where there is no file.
-        files.Unreadable
+        ValueError
             Where the file is damaged, is something else, or comes from another version.
         """
-        plain = files.read(path)
+        plain = _files.read(path)
         if not isinstance(plain, dict) or plain.pop("format", None) != _FORMAT:
-            raise files.Unreadable(f"{path}: expected a {_FORMAT}, got something else")
+            raise _files.Unreadable(f"{path}: expected a {_FORMAT}, got something else")
         try:
             run = cls(**plain | {"experiment": Experiment(**plain["experiment"])})
             run._check()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise files.Unreadable(f"{path}: a run of another version ({error})") from error
+            raise _files.Unreadable(f"{path}: a run of another version ({error})") from error
         return run
 
     def _check(self) -> None:

@@ -55,10 +55,10 @@ class Spec:
 
     @property
     def path(self) -> Path:
-        """Where a store keeps the run: such as ``digits-POW-10/CGSV-seed2021-0123456789abcdef.pt``."""
+        """Where a store keeps it: such as ``digits-POW-10/CGSV-seed2021-0123456789abcdef.safetensors``."""
         e = self.experiment
         folder = f"{e.dataset}-{e.partition}-{e.agents}"
-        return Path(folder) / f"{self.mechanism}-seed{self.seed}-{self.key}.pt"
+        return Path(folder) / f"{self.mechanism}-seed{self.seed}-{self.key}.safetensors"
 
     def __str__(self) -> str:
         """Say it in a line of progress or of an error: such as ``digits-POW-10 CGSV beta=2.0 seed 2021``.

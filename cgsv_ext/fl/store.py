@@ -12,8 +12,8 @@ from typing import NamedTuple
 from rich.console import Console
 from torch import Tensor
 
+from .._files import Unreadable, remove
 from .data import load
-from .files import Unreadable
 from .progress import Progress
 from .record import Run
 from .rounds import fingerprint, plain_loop_seconds, run
@@ -60,7 +60,7 @@ class Store:
 
     def runs(self) -> Iterator[Run]:
         """All runs there are, by file name; other files are passed over with a warning."""
-        for path in sorted(self.folder.glob("*/*.pt")):
+        for path in sorted(self.folder.glob("*/*.safetensors")):
             run = _load(path)
             if run is not None:
                 yield run
@@ -71,8 +71,7 @@ class Store:
 
     def forget(self, spec: Spec) -> None:
         """Delete the state of an unfinished run, if there is one."""
-        if self.checkpoint(spec).exists():  # a store that is only read need not be writable
-            self.checkpoint(spec).unlink(missing_ok=True)
+        remove(self.checkpoint(spec))
 
 
 class _Task(NamedTuple):
@@ -102,6 +101,7 @@ def run_all(
     jobs: int = 1,
     device: str = "cpu",
     every: int = 0,
+    resume: bool = True,
     console: Console | None = None,
 ) -> list[Run]:
     """Run what the store lacks, and return all runs in the order of the specs.
@@ -125,6 +125,9 @@ def run_all(
     every : int
         Keep the state of unfinished runs every so many rounds, so that they, too, go on where they were; 0
         for never.
+    resume : bool
+        Whether unfinished runs go on from such a state; if not, it is deleted and they start anew. Finished
+        runs are taken from the store either way.
     console : rich.console.Console, optional
         Where progress is shown; by default nowhere.
 
@@ -141,6 +144,9 @@ def run_all(
     missing = list({spec.key: spec for spec, each in found.items() if each is None}.values())
     if missing or folder is not None:
         _check_data(found, folder)
+    if not resume:
+        for spec in missing:
+            store.forget(spec)
     errors: dict[Spec, str] = {}
     with Progress(missing, jobs, console or Console(quiet=True)) as progress:
 
