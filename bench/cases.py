@@ -79,3 +79,17 @@ def identical_updates(size: Size, kind: str) -> Tensor:
     """N times one vector, so that the aggregate is of its kind."""
     vector = {"random": _random, **ADVERSARIAL}[kind](size.d, torch.Generator().manual_seed(0))
     return vector.expand(size).contiguous()
+
+
+def resnet_50() -> list[int]:
+    """How many elements each of ResNet-50's parameters has, in the order of its state dict."""
+    sizes, channels = [3 * 64 * 49, 64, 64], 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            wide = 4 * width
+            weights = [channels * width, width * width * 9, width * wide]
+            weights += [channels * wide] if block == 0 else []
+            for weight, out in zip(weights, (width, width, wide, wide), strict=False):
+                sizes += [weight, out, out]
+            channels = wide
+    return [*sizes, channels * 1000, 1000]

@@ -31,6 +31,10 @@ def norms(n: int, d: int, b: int = 4) -> int:
     return n * d * b
 
 
+def pack_row_(d: int, b: int = 4, w: int = 4) -> int:
+    return d * (b + w)
+
+
 def aggregate(n: int, d: int, b: int = 4, u: int = 4) -> int:
     """With the norms given."""
     return d * (n * b + u)

@@ -1,4 +1,4 @@
-"""What the reward step and the valuation are meant to reach on 2 cores, and whether a run did."""
+"""What the reward step, the valuation and the server are meant to reach on 2 cores, and whether a run did."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ MILLISECONDS = {"10 × 104,242": 0.2, "5 × 21,840": 0.05}
 TIMES_ONE_SORT = dict.fromkeys(LARGE_FLOOR, 25.0)
 TIMES_PAPER_LOOP = {"10 × 4,200,000": 100.0, "10 × 104,242": 150.0}
 OF_RANDOM, BF16_OF_F32 = 1.5, 0.85
+UPLOAD_OF_COPY = 1.5
+PACK_OF_COPY = 1.5
 GRAM_OF_NORMS = {"10 × 4,200,000": 1.3}
 SHAPLEY_MILLISECONDS = {
     ("20 × 1,024", "exact"): 2.0,
@@ -100,7 +102,12 @@ def check(results: Results) -> list[Target]:
         if race["step"] == "adversarial":
             found.append(Target(race["size"], f"{race['kind']}, of random", OF_RANDOM, *ratios))
         found += _valuation(race)
-        if race["dtype"] == "bfloat16":
+        if race["step"] == "pack_row_":
+            what = f"pack_row_, {race['dtype']} {race['kind']}, of copy_ part by part"
+            found.append(Target(race["size"], what, PACK_OF_COPY, *ratios))
+        if race["step"] == "upload" and race["dtype"] == "float32":
+            found.append(Target(race["size"], "upload, of a plain copy", UPLOAD_OF_COPY, *ratios))
+        if race["step"] == "reward_step" and race["dtype"] == "bfloat16":
             found.append(Target(race["size"], "bfloat16, of float32", BF16_OF_F32, *ratios))
     for case in results["memory"]:
         extra, bound = case["bytes"] / 2**20, case["d"] * 4 / 2**20 + 16

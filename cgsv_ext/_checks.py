@@ -56,11 +56,22 @@ def rows(op: str, name: str, value: Updates, like: Tensor | None = None) -> list
     return [first.view(1, first.numel())]
 
 
-def output(op: str, value: object, like: Tensor) -> Tensor:
+def parts(op: str, name: str, value: Tensor | Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    """Any number of tensors, from one or a sequence of them."""
+    if isinstance(value, Tensor):
+        return [tensor(op, name, value, like)]
+    if not isinstance(value, (Sequence, torch.nn.ParameterList)):
+        raise TypeError(
+            f"{op}(): expected {name} to be a tensor or a sequence of tensors, got {type(value).__name__}"
+        )
+    return [tensor(op, f"{name}[{i}]", part, like) for i, part in enumerate(value)]
+
+
+def output(op: str, name: str, value: object, like: Tensor | None = None) -> Tensor:
     """A tensor to write to, which autograd has no claim on."""
-    out = tensor(op, "out", value, like)
+    out = tensor(op, name, value, like)
     if out.requires_grad:
-        raise ValueError(f"{op}(): expected out not to require grad, got one that does")
+        raise ValueError(f"{op}(): expected {name} not to require grad, got one that does")
     return out
 
 

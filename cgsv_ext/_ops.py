@@ -22,6 +22,7 @@ ops = torch.ops.cgsv_ext
 _autograd = torch.library.Library("cgsv_ext", "IMPL", "Autograd")
 for _name in (
     "norms",
+    "pack_row_",
     "aggregate",
     "update_importance",
     "quotas",
@@ -32,6 +33,13 @@ for _name in (
     "gram",
 ):
     _autograd.impl(_name, torch.library.fallthrough_kernel)
+
+
+def written(*tensors: Tensor) -> None:
+    """Tell autograd of a write that it did not see: ops of the stable ABI do not bump versions."""
+    if torch.compiler.is_compiling():
+        return
+    torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
 
 
 def _shape(updates: Sequence[Tensor]) -> tuple[int, int]:
@@ -54,6 +62,11 @@ def _aggregate_dtype(updates: Sequence[Tensor]) -> torch.dtype:
 @torch.library.register_fake("cgsv_ext::norms")
 def _(updates: Sequence[Tensor]) -> Tensor:
     return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
+
+
+@torch.library.register_fake("cgsv_ext::pack_row_")
+def _(row: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    return row.new_empty((), dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::aggregate")

@@ -22,6 +22,7 @@ __all__ = [
     "download_",
     "gram",
     "norms",
+    "pack_row_",
     "quotas",
     "reward_step",
     "rewards_by_topk",
@@ -47,6 +48,27 @@ def norms(updates: Updates) -> Tensor:
     """‖Δw_i‖ in float64, (N,)."""
     lengths: Tensor = torch.linalg.vector_norm(_matrix(updates).double(), dim=1)
     return lengths
+
+
+def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """To nearest even, rounded once; ``to`` takes a float64 to a half type by way of float32."""
+    if x.dtype != torch.float64 or dtype not in (torch.float16, torch.bfloat16):
+        return x.to(dtype)
+    nearest = x.float()
+    # Where that is inexact and its last bit 0, its neighbour on the other side of x rounds on as x would.
+    toward = torch.where(nearest.double() > x, -math.inf, math.inf).float()
+    even = nearest.view(torch.int32) % 2 == 0
+    return torch.where(even & (nearest.double() != x), nearest.nextafter(toward), nearest).to(dtype)
+
+
+def pack_row_(row: Tensor, parts: Tensor | Sequence[Tensor]) -> Tensor:
+    """The parts one after the other in `row`, and its norm in float64."""
+    parts = [parts] if isinstance(parts, Tensor) else parts
+    pieces = torch.split(row, [part.numel() for part in parts])
+    for part, piece in zip(parts, pieces, strict=True):
+        piece.copy_(_rounded(part.detach().flatten(), row.dtype))
+    norm: Tensor = torch.linalg.vector_norm(row.double())
+    return norm
 
 
 def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor | None = None) -> Aggregation:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from ._ops import ops
+from ._ops import ops, written
 from .types import Aggregation, RewardStep, Selection, Updates
 
 
@@ -164,13 +164,6 @@ def _selection(op: str, selection: Selection, like: Tensor) -> Selection:
     )
 
 
-def _written(*tensors: Tensor) -> None:
-    """Tell autograd of a write that it did not see: ops of the stable ABI do not bump versions."""
-    if torch.compiler.is_compiling():
-        return
-    torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
-
-
 def download(
     aggregate: Tensor,
     selection: Selection,
@@ -206,11 +199,11 @@ def download(
         n = magnitude.shape[0] if magnitude.dim() > 0 else 0
         out = torch.empty((n, aggregate.numel()), dtype=dtype or aggregate.dtype, device=aggregate.device)
     else:
-        out = _checks.output("download", out, aggregate)
+        out = _checks.output("download", "out", out, aggregate)
         if dtype is not None and dtype != out.dtype:
             raise ValueError(f"download(): expected out of the dtype asked for, {dtype}, got {out.dtype}")
     ops.download(aggregate, magnitude, last_index, parts, out)
-    _written(out)
+    written(out)
     return out
 
 
@@ -241,7 +234,7 @@ def download_(
     scale = _checks.number("download_", "scale", scale)
     rows = _checks.rows("download_", "parameters", parameters, aggregate)
     ops.download_(rows, aggregate, magnitude, last_index, parts, scale)
-    _written(*rows)
+    written(*rows)
 
 
 def reward_step(
@@ -325,7 +318,7 @@ def reward_step(
     if out is not None:
         if not dense:
             raise ValueError(f"{op}(): expected no out with dense=False, got one")
-        out = _checks.output(op, out, like)
+        out = _checks.output(op, "out", out, like)
     rewards = out
     if dense and out is None:
         shape = like.shape if len(rows) == 1 else (len(rows), like.numel())
@@ -334,7 +327,7 @@ def reward_step(
         rows, importance, gamma, alpha, beta, floor, weights, norms, parts, rewards
     )
     if out is not None:
-        _written(out)
+        written(out)
     return RewardStep(rewards, r, cosines, q, u, Selection(magnitude, last_index), found, valid)
 
 

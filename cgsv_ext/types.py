@@ -1,8 +1,8 @@
-"""The results of a reward step and of a valuation, as named tuples, and the type of their input."""
+"""The results of a reward step, a valuation and a download, as named tuples, and the types of input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -69,3 +69,20 @@ class Estimate(NamedTuple):
     """(N,) float64: the standard deviation of each value, estimated; NaN from a single group."""
     permutations: int
     """How many were drawn."""
+
+
+Structured: TypeAlias = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
+"""An update or a reward: one flat tensor, tensors by name, or tensors in order."""
+
+
+class Reward(NamedTuple):
+    """What an agent downloads: the sum of its rewards v_i of one or more rounds."""
+
+    round: int
+    """The last round it covers, to be acknowledged once the agent has it in its parameters."""
+    since: int
+    """The last round it does not cover: what the agent acknowledged before."""
+    flat: Tensor
+    """(D,), the aggregate's dtype."""
+    values: Structured
+    """The same memory in the structure of the model."""

@@ -58,8 +58,14 @@ def _download_to_rows(x: Tensor, r: Tensor, w: Tensor) -> Any:
     return tuple(rows)
 
 
+def _pack_row_(x: Tensor, r: Tensor, w: Tensor) -> Any:
+    parts = x[0].split(_parts(x, 300))
+    return cgsv_ext.pack_row_(w[0], [part.half() if i % 3 else part for i, part in enumerate(parts)]), w[0]
+
+
 OPS: dict[str, Call] = {
     "norms": lambda x, r, w: cgsv_ext.norms(x),
+    "pack_row_": _pack_row_,
     "aggregate": lambda x, r, w: cgsv_ext.aggregate(x, r, gamma=0.5),
     "update_importance": lambda x, r, w: cgsv_ext.update_importance(r, r - 0.1),
     "quotas": lambda x, r, w: cgsv_ext.quotas(r, _parts(x)),

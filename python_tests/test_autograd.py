@@ -23,7 +23,8 @@ def everything(x: Any, r: Tensor) -> tuple[Any, ...]:
     importance = cgsv_ext.update_importance(r, r)
     quotas = cgsv_ext.quotas(r, x[0].numel())
     selection = cgsv_ext.select(step.aggregate, quotas)
-    return step, cgsv_ext.norms(x), aggregation, importance, quotas, selection
+    packed = cgsv_ext.pack_row_(torch.empty_like(x[0]).detach().flatten(), x[0])
+    return step, cgsv_ext.norms(x), packed, aggregation, importance, quotas, selection
 
 
 def flat(results: Any) -> list[Tensor]:
@@ -59,6 +60,7 @@ def test_the_ops_themselves_give_no_grad_either(device: torch.device) -> None:
     r = torch.tensor([0.5, 0.3, 0.2], device=device, requires_grad=True)
     results = [
         ops.norms([x]),
+        ops.pack_row_(torch.empty(40, device=device), [x[0], r[:0]]),
         *ops.aggregate([x], r, 0.5, None),
         ops.update_importance(r, r, 0.95, 1e-3),
         ops.quotas(r, [40], 1.0),
@@ -99,8 +101,14 @@ def _download_first(target: Tensor) -> None:
     cgsv_ext.download_([target[0]], u, cgsv_ext.Selection(*(t[:1] for t in selection)))
 
 
+def _pack_row_(target: Tensor) -> None:
+    cgsv_ext.pack_row_(target[1], oracle.normal(target.shape[1]).to(target.device))
+
+
 writes = pytest.mark.parametrize(
-    "write", [_reward_step, _download, _download_, _download_rows, _download_first], ids=lambda f: f.__name__
+    "write",
+    [_reward_step, _download, _download_, _download_rows, _download_first, _pack_row_],
+    ids=lambda f: f.__name__,
 )
 
 
@@ -141,6 +149,8 @@ def test_refused_writes_bump_no_version(device: torch.device) -> None:
         cgsv_ext.download_(target, u[:-1].clone(), selection)
     with pytest.raises(ValueError, match="expected"):
         cgsv_ext.download(u, selection, out=target[:2])
+    with pytest.raises(ValueError, match="expected"):
+        cgsv_ext.pack_row_(target[0], target[1, 1:])
     assert target._version == 0
 
 

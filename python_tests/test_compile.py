@@ -45,6 +45,7 @@ def samples(op: str, dtype: torch.dtype, device: torch.device) -> list[tuple[Any
     rows = [x[0].clone(), x[1].clone().view(5, 8), x[2].clone()]
     return {
         "norms": [([x],), (rows,)],
+        "pack_row_": [(u.to(dtype), [x[0], x[1, :0]]), (x[2].clone(), [*rows[0].split([1, 9, 30])])],
         "gram": [([x],), (rows,)],
         "aggregate": [([x], r, 0.5, None), (rows, r, 0.5, r + 1)],
         "update_importance": [(r, r, 0.95, 1e-3), (r, r, 0.95, None)],
@@ -61,6 +62,7 @@ def samples(op: str, dtype: torch.dtype, device: torch.device) -> list[tuple[Any
 
 OPS = [
     "norms",
+    "pack_row_",
     "aggregate",
     "update_importance",
     "quotas",
@@ -86,7 +88,7 @@ def test_opcheck_of_arguments_that_require_grad(device: torch.device, op: str) -
             return [with_grad(v) for v in value]
         return value.requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    written = {"download": [4], "download_": [0], "reward_step": [9]}.get(op, [])
+    written = {"pack_row_": [0], "download": [4], "download_": [0], "reward_step": [9]}.get(op, [])
     for arguments in samples(op, torch.float32, device):
         changed = tuple(v if i in written else with_grad(v) for i, v in enumerate(arguments))
         torch.library.opcheck(getattr(ops, op).default, changed)
@@ -115,6 +117,7 @@ def whole_api(x: Any, r: Tensor, segments: list[int] | None) -> tuple[Any, ...]:
     selection = cgsv_ext.select(aggregation.aggregate, quotas, segments=segments)
     rewards = cgsv_ext.download(aggregation.aggregate, selection, segments=segments, dtype=x[0].dtype)
     cgsv_ext.download_(rewards, step.aggregate, step.selection, segments=segments)
+    packed = cgsv_ext.pack_row_(rewards[0], [x[0].flatten()[:10], x[1].flatten()[10:]])
     return (
         step,
         thin,
@@ -125,6 +128,7 @@ def whole_api(x: Any, r: Tensor, segments: list[int] | None) -> tuple[Any, ...]:
         quotas,
         selection,
         rewards,
+        packed,
     )
 
 

@@ -67,6 +67,21 @@ def test_downloads_have_the_same_bits(kind: str, dtype: torch.dtype) -> None:
 
 
 @dtypes
+@pytest.mark.parametrize("source", DTYPES, ids=oracle.name)
+def test_packed_rows_have_the_same_bits(source: torch.dtype, dtype: torch.dtype) -> None:
+    x = (oracle.normal(300_007, dtype=torch.float64) * 3).to(source)
+    for scale in (1, 1e5):  # the second overflows float16
+        parts = (x * scale).split([1, 0, 4, *[3] * 1000, 297_002])
+        row, there = torch.empty(len(x), dtype=dtype), torch.empty(len(x), dtype=dtype).cuda()
+        norm = cgsv_ext.pack_row_(row, parts)
+        norm_there = cgsv_ext.pack_row_(there, [part.cuda() for part in parts])
+        assert_same_bits(there.cpu(), row)
+        torch.testing.assert_close(norm_there.cpu(), norm, rtol=1e-6, atol=0)
+        assert_same_bits(norm_there, cgsv_ext.norms(there[None])[0])
+        assert_same_bits(norm_there, cgsv_ext.norms(torch.stack([there, there * 2]))[0])
+
+
+@dtypes
 @pytest.mark.parametrize(
     ("n", "d"),
     [

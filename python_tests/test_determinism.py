@@ -47,7 +47,9 @@ def everything(x: Tensor, r: Tensor, segments: list[int] | None = None) -> tuple
     rewards = cgsv_ext.download(step.aggregate, selection, segments=segments, dtype=x.dtype)
     w = x.clone()
     cgsv_ext.download_(w, step.aggregate, selection, segments=segments, scale=0.3)
-    return (step, norms, aggregation, selection, rewards, w, cgsv_ext.gram(x), valuation(x, r))
+    row = torch.empty_like(x[0])
+    packed = cgsv_ext.pack_row_(row, [x[0, :7], x[-1, 7:]])
+    return (step, norms, row, packed, aggregation, selection, rewards, w, cgsv_ext.gram(x), valuation(x, r))
 
 
 @pytest.mark.cpu_kernels
@@ -118,6 +120,12 @@ def cases() -> Iterator[tuple[str, tuple[Any, ...]]]:
             r = torch.rand(n, generator=oracle.generator(n))
             for segments in (None, [d // 3, 0, d - d // 3]):
                 yield f"{oracle.name(dtype)} {n}x{d} {kind} {segments}", everything(x, r, segments)
+    for source in DTYPES:  # any bits, those of signalling NaNs, too
+        bits = torch.randint(-(2**63), 2**63 - 1, (40_003,), generator=oracle.generator(0)).view(source)
+        for dtype in DTYPES:
+            row = torch.empty_like(bits, dtype=dtype)
+            norm = cgsv_ext.pack_row_(row, bits.split([7, len(bits) - 7]))
+            yield f"{oracle.name(source)} to {oracle.name(dtype)}", (row, norm)
     for dtype in AGGREGATE_DTYPES:
         for kind in oracle.HARD:
             u = oracle.hard(kind, 9_011, dtype)

@@ -38,6 +38,7 @@ def good(op: str, device: torch.device) -> Arguments:
     return {
         "norms": {"updates": x},
         "gram": {"updates": x},
+        "pack_row_": {"row": matrix[0], "parts": [u[:5], u[5:]]},
         "aggregate": {"updates": x, "weights": r, "gamma": 0.5, "norms": r + 1},
         "update_importance": {"importance": r, "cosines": r - 0.25, "alpha": 0.95, "floor": 1e-3},
         "quotas": {"importance": r, "sizes": [5, 3], "beta": 1.0},
@@ -68,6 +69,7 @@ def good(op: str, device: torch.device) -> Arguments:
 
 OPS = [
     "norms",
+    "pack_row_",
     "aggregate",
     "update_importance",
     "quotas",
@@ -222,6 +224,28 @@ NOT_POSITIVE = numbers(0.0, -1.0, math.nan, -math.inf, 0, -3)
 CASES: list[tuple[str, str, dict[str, Change]]] = [
     ("norms", "updates", ROWS),
     ("gram", "updates", ROWS),
+    (
+        "pack_row_",
+        "row",
+        {k: v for k, v in VECTORS.items() if k != "a scalar"}
+        | {
+            "a scalar": lambda row: row[0].clone(),
+            "strided": lambda row: row.repeat_interleave(2)[::2],
+            "expanded": lambda row: row[:1].expand(D),
+            "requires grad": lambda row: row.clone().requires_grad_(),
+        },
+    ),
+    (
+        "pack_row_",
+        "parts",
+        {k: lambda parts, change=v: [change(torch.cat(parts))] for k, v in VECTORS.items() if k != "a column"}
+        | {
+            "none": lambda parts: [],
+            "strided": lambda parts: [parts[0], parts[1].repeat_interleave(2)[::2]],
+            "one too few": lambda parts: parts[:1],
+            "the same twice": lambda parts: [*parts, parts[0]],
+        },
+    ),
     ("aggregate", "updates", ROWS),
     ("aggregate", "weights", VECTORS),
     ("aggregate", "norms", VECTORS),
@@ -327,6 +351,8 @@ def test_messages_name_the_argument_and_both_sides(device: torch.device) -> None
 
 WRONG_TYPES: list[tuple[str, str, list[Any]]] = [
     ("norms", "updates", [None, 3, "abc", 1.5, [1, 2], [None], {1, 2}, iter([])]),
+    ("pack_row_", "row", [None, 3, [1.0], "abc"]),
+    ("pack_row_", "parts", [None, 3, "abc", [1, 2], [None], {1, 2}, iter([]), {"a": 1}]),
     ("aggregate", "updates", [None, "abc", [[1.0]]]),
     ("aggregate", "weights", [None, [0.5, 0.3, 0.2], 1.0]),
     ("aggregate", "norms", [[1.0, 1.0, 1.0], 2]),
@@ -507,6 +533,7 @@ NUMBERS = [0.5, 0.0, -1.0, math.nan, math.inf, -math.inf, 1e308, 1]
 LISTS: list[Any] = [None, [], [D], [5, 3], [-1, 9], [0] * 9, [2**62, 2**62, D], [2**63 - 1], [1] * D]
 SCHEMAS = {
     "norms": "L",
+    "pack_row_": "TL",
     "aggregate": "LTnT?",
     "update_importance": "TTnn?",
     "quotas": "TIn",

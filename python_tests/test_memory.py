@@ -115,6 +115,7 @@ def test_no_input_is_written_to(device: torch.device, dtype: torch.dtype, listed
     copies = [t.clone() for t in held]
     cgsv_ext.reward_step(x, r, weights=r, norms=norms, out=w)
     cgsv_ext.norms(x)
+    cgsv_ext.pack_row_(w[0], [x[1][:0], x[1]])
     cgsv_ext.aggregate(x, r, gamma=0.5, norms=norms)
     cgsv_ext.update_importance(r, step.cosines)
     cgsv_ext.quotas(r, 3001)
@@ -128,5 +129,7 @@ def test_results_share_no_memory(device: torch.device) -> None:
     x, r = oracle.normal(3, 100).to(device), torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64, device=device)
     norms = cgsv_ext.norms(x)
     step = cgsv_ext.reward_step(x, r, norms=norms)
-    storages = [t.untyped_storage().data_ptr() for t in inputs([x, r, norms, tuple(step)])]
+    row = torch.empty(100, device=device)
+    packed = cgsv_ext.pack_row_(row, x[0])
+    storages = [t.untyped_storage().data_ptr() for t in inputs([x, r, norms, tuple(step), row, packed])]
     assert len(set(storages)) == len(storages)

@@ -49,6 +49,8 @@ def _rounds(device: torch.device) -> Iterator[Any]:
                 cgsv_ext.download_(rows, step.aggregate, step.selection, scale=0.5)
                 yield step
             yield cgsv_ext.norms(x.to(device))
+            row = torch.full_like(x[0], 7).to(device)
+            yield cgsv_ext.pack_row_(row, [x[-1, 1:].half().to(device), x[0, :1].to(device)]), row
             yield cgsv_ext.aggregate(x.to(device), r.to(device), gamma=0.5)
             yield cgsv_ext.update_importance(r.to(device), r.to(device))
             yield cgsv_ext.quotas(r.to(device), segments)

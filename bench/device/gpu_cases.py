@@ -17,7 +17,17 @@ import torch
 from cases import Size
 from torch import Tensor
 
-from cgsv_ext import aggregate, download, download_, norms, quotas, reward_step, select, update_importance
+from cgsv_ext import (
+    aggregate,
+    download,
+    download_,
+    norms,
+    pack_row_,
+    quotas,
+    reward_step,
+    select,
+    update_importance,
+)
 
 Call = Callable[[], object]
 
@@ -156,6 +166,8 @@ def _ops(inputs: Inputs) -> Iterator[Runner]:
 
     yield Runner("norms", lambda: norms(x), floor.norms(n, d))
     yield _copy(inputs)
+    parts = x[0].split([1, *[(d - 1) // 160] * 160, (d - 1) % 160])
+    yield Runner("pack_row_, misaligned parts", lambda: pack_row_(out[0], parts), floor.pack_row_(d))
     given = floor.aggregate(n, d)
     yield Runner("aggregate, norms=", lambda: aggregate(x, r, gamma=peers.GAMMA, norms=found), given)
     yield Runner("aggregate", lambda: aggregate(x, r, gamma=peers.GAMMA), given + floor.norms(n, d))

@@ -23,6 +23,7 @@ CALLS = [
     "reward_step",
     "reward_step, dense=False",
     "norms",
+    "pack_row_",
     "aggregate",
     "update_importance",
     "quotas",
@@ -37,10 +38,12 @@ def _call(what: str, size: Size) -> Callable[[], object]:
     q, out = quotas(size).to(DEVICE), torch.zeros(size, device=DEVICE)
     u, cosines, _ = cgsv_ext.aggregate(x, r, gamma=0.5)
     selection = cgsv_ext.select(u, q)
+    parts = x[0].chunk(100)
     calls: dict[str, Callable[[], object]] = {
         "reward_step": lambda: cgsv_ext.reward_step(x, r, out=out),
         "reward_step, dense=False": lambda: cgsv_ext.reward_step(x, r, dense=False),
         "norms": lambda: cgsv_ext.norms(x),
+        "pack_row_": lambda: cgsv_ext.pack_row_(out[0], parts),
         "aggregate": lambda: cgsv_ext.aggregate(x, r, gamma=0.5),
         "update_importance": lambda: cgsv_ext.update_importance(r, cosines),
         "quotas": lambda: cgsv_ext.quotas(r, size.d),

@@ -50,6 +50,17 @@ struct RowsOf {
 using Rows = RowsOf<const std::byte>;
 using MutableRows = RowsOf<std::byte>;
 
+// One of the consecutive parts that a row is packed from: contiguous, aligned to its elements.
+struct Part {
+  const std::byte* data;
+  int64_t size;  // in elements; 0 is allowed
+  DType dtype;
+};
+struct PartList {
+  const Part* parts;
+  int64_t count;
+};
+
 // u_N: d contiguous elements, f32 or f64.
 struct Aggregate {
   const void* data;
@@ -86,8 +97,13 @@ bool is_valid(double norm);
 
 namespace cpu {
 
-// norms[i] = ‖Δw_i‖. Reads the updates once.
+// norms[i] = ‖Δw_i‖. Reads the updates once. A row's norm has the same bits in any matrix.
 void norms(const Rows& updates, double* norms, const Threads& threads);
+
+// The parts, one after the other, as the one row of `row`, of whose d elements their sizes are the sum:
+// each element rounded once, to nearest even (a float64 to a half type, too), and copied bit by bit
+// where the dtypes agree. *norm = ‖row‖ as written, to the bit as `norms` has it. Reads the parts once.
+void pack_row(const PartList& parts, const MutableRows& row, double* norm, const Threads& threads);
 
 // Equations (1) and (3): u_N = Σ_i weights[i] · Γ · Δw_i / norms[i] and cosines[i] = cos(u_i, u_N),
 // over the agents whose norm is valid; a weight that is not finite counts as 0.

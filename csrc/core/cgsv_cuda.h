@@ -4,8 +4,8 @@
 //          device memory from the host, or decides by the data what to launch, so a CUDA graph can
 //          capture any of them. Everything a call keeps for itself it takes from the stream's
 //          allocator.
-// Memory   What a function reads and writes lies on the current device; sizes of segments and pointers
-//          to rows lie on the host and are read during the call. An aggregate that is written is
+// Memory   What a function reads and writes lies on the current device; sizes of segments, pointers
+//          to rows and lists of parts lie on the host and are read during the call. An aggregate that is written is
 //          aligned to 16 bytes; everything else only to its elements.
 // Bits     The same input gives the same bits in every run, whatever the GPU's number of
 //          multiprocessors: sums are cut into chunks that the shape and dtype fix and added in a fixed
@@ -37,8 +37,13 @@ struct Values {
   int64_t stride = 1;
 };
 
-// norms[i] = ‖Δw_i‖. Reads the updates once.
+// norms[i] = ‖Δw_i‖. Reads the updates once. A row's norm has the same bits in any matrix.
 cudaError_t norms(const Rows& updates, double* norms, const Stream& stream);
+
+// The parts, one after the other, as the one row of `row`, each element rounded once; *norm = ‖row‖ as
+// written, to the bit as `norms` has it. Reads the parts once.
+cudaError_t pack_row(const PartList& parts, const MutableRows& row, double* norm,
+                     const Stream& stream);
 
 // Equations (1) and (3), as on the CPU. Without given norms they are measured, with one more read of
 // the updates; `norms` receives them either way.

@@ -59,6 +59,7 @@ using cpu::download;
 using cpu::download_;
 using cpu::gram;
 using cpu::norms;
+using cpu::pack_row;
 using cpu::reward_step;
 using cpu::select;
 

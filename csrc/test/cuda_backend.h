@@ -92,6 +92,10 @@ inline void norms(const Rows& updates, double* norms, const Way& way) {
   run(way, [&](const cuda::Stream& on) { return cuda::norms(updates, norms, on); });
 }
 
+inline void pack_row(const PartList& parts, const MutableRows& row, double* norm, const Way& way) {
+  run(way, [&](const cuda::Stream& on) { return cuda::pack_row(parts, row, norm, on); });
+}
+
 inline void aggregate(const Rows& updates, const double* weights, const double* given, double gamma,
                       void* u, double* cosines, double* found, const Way& way) {
   const cuda::Values norms = values(given);

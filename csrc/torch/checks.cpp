@@ -177,6 +177,39 @@ MutableRows Checks::out(const Tensor& t, int64_t n, int64_t d) const {
   return rows;
 }
 
+MutableRows Checks::row(const Tensor& t) const {
+  on_device("row", t);
+  MutableRows rows;
+  rows.dtype = floating("row", t);
+  if (t.dim() != 1) fail("row of shape (D,)", shape_of(t));
+  if (!t.is_contiguous()) fail("row to be contiguous", "stride " + std::to_string(t.stride(0)));
+  rows.n = 1;
+  rows.d = t.numel();
+  rows.base = static_cast<std::byte*>(t.mutable_data_ptr());
+  return rows;
+}
+
+std::vector<Part> Checks::parts(const std::vector<Tensor>& tensors, int64_t d) const {
+  std::vector<Part> parts;
+  parts.reserve(tensors.size());
+  int64_t size = 0;
+  for (const Tensor& t : tensors) {
+    const auto name = [&] { return "parts[" + std::to_string(parts.size()) + "]"; };
+    const auto dtype = floating_dtype(t.scalar_type());
+    if (!dtype) floating(name().c_str(), t);
+    if (device_of(t) != device_) on_device(name().c_str(), t);
+    if (!t.is_contiguous()) {
+      fail(name() + " to be contiguous", "a strided tensor of shape " + shape_of(t));
+    }
+    parts.push_back({static_cast<const std::byte*>(t.const_data_ptr()), t.numel(), *dtype});
+    size += t.numel();
+  }
+  if (size != d) {
+    fail("parts of D = " + std::to_string(d) + " elements in all", std::to_string(size));
+  }
+  return parts;
+}
+
 Sizes Checks::segments(const std::optional<Sizes>& given, int64_t d) const {
   if (!given) return {d};
   int64_t left = d;

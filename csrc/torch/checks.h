@@ -60,6 +60,10 @@ class Checks {
   void sizes(const Sizes& sizes) const;
   // A contiguous (n, d) tensor to write to.
   MutableRows out(const Tensor& t, int64_t n, int64_t d) const;
+  // A contiguous vector of any length to write to.
+  MutableRows row(const Tensor& t) const;
+  // Contiguous tensors of d elements in all, of any floating dtypes.
+  std::vector<Part> parts(const std::vector<Tensor>& tensors, int64_t d) const;
 
   void gamma(double value) const {
     scalar("gamma", value, std::isfinite(value) && value > 0, "finite and > 0");

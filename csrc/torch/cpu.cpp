@@ -42,6 +42,11 @@ class Cpu {
 
   void norms(const Rows& updates, double* norms) { cpu::norms(updates, norms, threads_); }
 
+  void pack_row(const PartList& parts, const MutableRows& row, double* norm) {
+    cpu::expect_writes(row.base, row.d * size_of(row.dtype));
+    cpu::pack_row(parts, row, norm, threads_);
+  }
+
   void aggregate(const Rows& updates, const Vector& weights, const Vector* given_norms,
                  double gamma, void* aggregate, double* cosines, double* norms) {
     expect_aggregate(aggregate, updates);

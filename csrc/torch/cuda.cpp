@@ -77,6 +77,10 @@ class Cuda {
 
   void norms(const Rows& updates, double* norms) { check(cuda::norms(updates, norms, stream_)); }
 
+  void pack_row(const PartList& parts, const MutableRows& row, double* norm) {
+    check(cuda::pack_row(parts, row, norm, stream_));
+  }
+
   void aggregate(const Rows& updates, const Vector& weights, const Vector* given_norms,
                  double gamma, void* aggregate, double* cosines, double* norms) {
     check(

@@ -7,6 +7,7 @@
 
 STABLE_TORCH_LIBRARY(cgsv_ext, m) {
   m.def("norms(Tensor[] updates) -> Tensor");
+  m.def("pack_row_(Tensor(a!) row, Tensor[] parts) -> Tensor");
   m.def(
       "aggregate(Tensor[] updates, Tensor weights, float gamma, Tensor? norms) -> "
       "(Tensor aggregate, Tensor cosines, Tensor norms)");

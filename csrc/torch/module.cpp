@@ -7,6 +7,7 @@
 
 #include "../core/cgsv.h"
 #include "shapley_module.h"
+#include "wire_module.h"
 
 namespace py = pybind11;
 
@@ -54,4 +55,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "How this library was built and what it runs on.");
   py::module_ shapley = m.def_submodule("shapley", "Host work of cgsv_ext.shapley.");
   cgsv::binding::bind_shapley(shapley);
+  py::module_ wire = m.def_submodule("wire", "Host work of cgsv_ext.wire.");
+  cgsv::binding::bind_wire(wire);
 }

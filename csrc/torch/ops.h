@@ -45,6 +45,22 @@ Tensor norms(const std::vector<Tensor>& updates) {
 }
 
 template <class Backend>
+Tensor pack_row_(const Tensor& row, const std::vector<Tensor>& parts) {
+  const Checks checks("pack_row_", {row});
+  materialize(row);
+  const MutableRows to = checks.row(row);
+  const std::vector<Part> from = checks.parts(parts, to.d);
+  Overlap overlap(checks);
+  overlap.writes("row", row);
+  for (const Tensor& part : parts) overlap.reads("parts", part);
+  overlap.check();
+  Backend backend(checks, row);
+  Tensor norm = new_tensor(backend.device(), {}, ScalarType::Double);
+  backend.pack_row({from.data(), int64_t(from.size())}, to, out<double>(norm));
+  return norm;
+}
+
+template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> aggregate(const std::vector<Tensor>& updates,
                                              const Tensor& weights, double gamma,
                                              const std::optional<Tensor>& norms) {
@@ -249,6 +265,7 @@ Tensor gram(const std::vector<Tensor>& updates) {
 template <class Backend>
 void implement(torch::stable::detail::StableLibrary& library) {
   library.impl("norms", TORCH_BOX(&norms<Backend>));
+  library.impl("pack_row_", TORCH_BOX(&pack_row_<Backend>));
   library.impl("aggregate", TORCH_BOX(&aggregate<Backend>));
   library.impl("update_importance", TORCH_BOX(&update_importance<Backend>));
   library.impl("quotas", TORCH_BOX(&quotas<Backend>));

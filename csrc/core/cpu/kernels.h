@@ -8,6 +8,7 @@
 #include "../cgsv.h"
 #include "../key.h"
 #include "coalitions.h"
+#include "wire_kernels.h"
 
 namespace cgsv::cpu {
 
@@ -24,6 +25,8 @@ struct float16 {
 constexpr int first_digit_bits = 15;
 constexpr int64_t first_digit_bins = int64_t(1) << first_digit_bits;
 
+// The lanes that a sum of squares runs in.
+constexpr int square_lanes = 32;
 // Columns within which `dots` adds up in the aggregate's own type. In f32, the 8 additions to a lane are
 // off by less than 3e-7 of the sum of magnitudes, should all of them err in the same direction.
 constexpr int64_t dot_columns = 512;
@@ -42,8 +45,8 @@ struct Extent {
 
 // Kernels that read updates of type T.
 struct UpdateKernels {
-  // Σ x_j² in f64.
-  double (*sum_squares)(const void* x, int64_t count);
+  // lanes[j % square_lanes] += x_j² in f64, j ascending.
+  void (*add_squares)(const void* x, int64_t count, double* lanes);
   // u_j = Σ_i coefficients[i] · rows[i][j], added in the order of i in f64 and rounded once.
   void (*weighted_sum)(const void* const* rows, const double* coefficients, int64_t n,
                        int64_t count, void* u);
@@ -80,6 +83,8 @@ struct AggregateKernels {
 struct Kernels {
   const char* isa;
   UpdateKernels updates[4];  // by DType
+  // out_j = x_j, rounded once, to nearest even; by the dtypes of x and out. Bits are copied where they agree.
+  void (*convert[4][4])(const void* x, int64_t count, void* out);
   AggregateKernels<float> f32;
   AggregateKernels<double> f64;
   // The worth v of the union of `high` with each subset of the 8 low agents, where cross[b] is twice the
@@ -89,6 +94,7 @@ struct Kernels {
   void (*coalitions)(const Coalitions& low, const Coalition& high, const double* cross,
                      const CoalitionWeights& weights, double* joined, double* of_block,
                      double* all);
+  WireKernels wire;
 
   template <class A>
   const AggregateKernels<A>& on() const {

@@ -152,7 +152,9 @@ inline Vec<float, L> widen_half(const Vec<uint16_t, L>& h) {
   const U sign = (wide & 0x8000u) << 16;
   const Vec<float, L> scaled = bit_cast<Vec<float, L>>((wide & 0x7fffu) << 13) * 0x1p112f;
   const U special = bit_cast<U>((wide & 0x7c00u) == 0x7c00u) & 0x7f800000u;
-  return bit_cast<Vec<float, L>>(bit_cast<U>(scaled) | special | sign);
+  // A signalling NaN becomes a quiet one, as in hardware.
+  const U quiet = bit_cast<U>((wide & 0x7fffu) > 0x7c00u) & 0x400000u;
+  return bit_cast<Vec<float, L>>(bit_cast<U>(scaled) | special | quiet | sign);
 }
 
 // float32 -> float16, to nearest even; a NaN stays a (quiet) NaN.
@@ -195,6 +197,20 @@ inline Vec<uint16_t, L> narrow_bfloat(const Vec<float, L>& f) {
   const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const U is_nan = bit_cast<U>(bit_cast<I>(bits & 0x7fffffffu) > 0x7f800000);
   return low_halves<L>((rounded & ~is_nan) | (is_nan & ((bits >> 16) | 0x40u)));
+}
+
+// The float that rounds on to a shorter type as the double itself would: where inexact, that one of its
+// two neighbours whose last bit is 1.
+template <int L>
+inline Vec<float, L> round_to_odd(const Vec<double, L>& v) {
+  using I = Vec<int32_t, L>;
+  const Vec<float, L> nearest = __builtin_convertvector(v, Vec<float, L>);
+  const Vec<double, L> back = to_double<L>(nearest);
+  // −1 where the value at hand is too large, +1 where it is too small, 0 for a NaN.
+  const I off = __builtin_convertvector((back > v) - (back < v), I);
+  const I bits = bit_cast<I>(nearest);
+  const I sign = bits >> 31, even = (bits & 1) - 1;
+  return bit_cast<Vec<float, L>>(bits + (((off ^ sign) - sign) & even));
 }
 
 // L elements of a stored type as lanes of a computing type (float or double), and back. Rounding from

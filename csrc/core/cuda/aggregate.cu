@@ -320,7 +320,7 @@ cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* 
                       double gamma, void* aggregate, double* cosines, double* norms,
                       const Stream& stream) {
   const int64_t n = updates.n;
-  const NormChunks norm_chunks(n, updates.d);
+  const NormChunks norm_chunks(updates.d);
   const Tiling tiling = cuda::tiling(n, updates.d, updates.dtype);
   int64_t* table;
   double *partial, *norm_partial;

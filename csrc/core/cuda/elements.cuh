@@ -98,6 +98,19 @@ __device__ inline Pack<T> load_pack(const T* p, int alignment, int count) {
   return pack;
 }
 
+// A whole pack to p; `alignment` as above.
+template <class T>
+__device__ inline void store_pack(T* p, int alignment, const Pack<T>& pack) {
+  if (alignment >= 16) {
+    *reinterpret_cast<uint4*>(p) = pack.bits;
+  } else {
+    T values[Pack<T>::columns];
+    memcpy(values, &pack, 16);
+#pragma unroll
+    for (int k = 0; k < Pack<T>::columns; ++k) p[k] = values[k];
+  }
+}
+
 // Past the caches: what is written is not read again soon. p is aligned to 16 bytes.
 template <class T>
 __device__ inline void stream_pack(T* p, const T (&values)[Pack<T>::columns]) {

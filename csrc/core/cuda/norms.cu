@@ -1,40 +1,20 @@
 // Step 1: the length of every update.
 //
-// Reads N·D elements, writes N · (some thousands of) partial sums.
+// Reads N·D elements, writes N · (2048 at most) partial sums.
 #include "norms.cuh"
 
 namespace cgsv::cuda {
 namespace {
 
-constexpr int threads = 256;
-
-// Σ x² of 16 bytes: in float32 where that is exact enough, that is within [1e-30, 1e30].
-template <class T>
-__device__ double sum_squares(const Pack<T>& x) {
-  if constexpr (!std::is_same_v<T, double>) {
-    float sum = 0;
-#pragma unroll
-    for (int k = 0; k < Pack<T>::columns; ++k) sum = fmaf(x[k], x[k], sum);
-    if (sum >= 1e-30f && sum <= 1e30f) return double(sum);
-  }
-  double sum = 0;
-#pragma unroll
-  for (int k = 0; k < Pack<T>::columns; ++k) {
-    const double v = double(x[k]);
-    sum = fma(v, v, sum);
-  }
-  return sum;
-}
-
 // One block a chunk of one row, chunk by chunk so that neighbours in time are neighbours in memory
 // across all rows: what comes last is in the cache when the aggregation, backwards, comes first.
 template <class T>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(norm_threads)
     sum_squares_kernel(RowView<const std::byte> updates, NormChunks chunks, double* partial) {
   const int64_t c = blockIdx.x / updates.n, i = blockIdx.x % updates.n;
   const T* row = updates.row<T>(i);
   const int64_t end = min(updates.d, (c + 1) * chunks.columns);
-  constexpr int columns = Pack<T>::columns, step = threads * columns;
+  constexpr int columns = Pack<T>::columns, step = norm_threads * columns;
 
   double sum = 0;
   int64_t j = c * chunks.columns + int64_t(threadIdx.x) * columns;
@@ -52,7 +32,7 @@ __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0) partial[i * chunks.count + c] = sum;
 }
 
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(norm_threads)
     finish_norms_kernel(const double* partial, int64_t count, double* norms) {
   const double norm = norm_of(partial + blockIdx.x * count, count);
   if (threadIdx.x == 0) norms[blockIdx.x] = norm;
@@ -62,16 +42,21 @@ __global__ void __launch_bounds__(threads)
 
 cudaError_t sum_squares(const RowView<const std::byte>& updates, DType dtype, double* partial,
                         const Stream& stream) {
-  const NormChunks chunks(updates.n, updates.d);
+  const NormChunks chunks(updates.d);
   return with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    return launch(stream, {chunks.count * updates.n, threads}, sum_squares_kernel<T>, updates,
+    return launch(stream, {chunks.count * updates.n, norm_threads}, sum_squares_kernel<T>, updates,
                   chunks, partial);
   });
 }
 
+cudaError_t finish_norms(const double* partial, int64_t n, int64_t count, double* norms,
+                         const Stream& stream) {
+  return launch(stream, {n, norm_threads}, finish_norms_kernel, partial, count, norms);
+}
+
 cudaError_t norms(const Rows& updates, double* norms, const Stream& stream) {
-  const NormChunks chunks(updates.n, updates.d);
+  const NormChunks chunks(updates.d);
   int64_t* table;
   double* partial;
   Scratch scratch;
@@ -82,7 +67,7 @@ cudaError_t norms(const Rows& updates, double* norms, const Stream& stream) {
   RowView<const std::byte> rows;
   CGSV_TRY(view(updates, table, stream, &rows));
   CGSV_TRY(sum_squares(rows, updates.dtype, partial, stream));
-  return launch(stream, {updates.n, threads}, finish_norms_kernel, partial, chunks.count, norms);
+  return finish_norms(partial, updates.n, chunks.count, norms, stream);
 }
 
 }  // namespace cgsv::cuda

@@ -57,7 +57,7 @@ cudaError_t reward_step(const RewardStep& step, const Stream& stream) {
   const Segments segments = whole ? Segments{&d, 1} : step.segments;
   // Over the whole vector, the first digits of the selection are counted along with the aggregation.
   const bool counts = segments.count == 1 && selects_at_once(n);
-  const NormChunks norm_chunks(n, d);
+  const NormChunks norm_chunks(d);
   const Tiling tiling = cuda::tiling(n, d, updates.dtype);
 
   int64_t *row_pointers, *starts;
