@@ -5,6 +5,7 @@ One round, for N updates of D elements and the importance of the round before::
     step = cgsv_ext.reward_step(updates, importance)
 
 after which agent i adds ``step.rewards[i]`` to its parameters and the server keeps ``step.importance``.
+:class:`RewardServer` does that for agents who come and go, and outlives crashes.
 """
 
 from typing import TYPE_CHECKING
@@ -16,15 +17,23 @@ __version__ = "0.1.0"
 __all__ = [
     "Aggregation",
     "Estimate",
+    "Refused",
+    "Reward",
+    "RewardServer",
     "RewardStep",
     "Selection",
+    "Template",
     "aggregate",
     "build_info",
+    "decode",
     "download",
     "download_",
+    "encode",
+    "encode_all",
     "gram",
     "minimum_beta",
     "norms",
+    "pack_row_",
     "quotas",
     "reference",
     "reward_step",
@@ -36,6 +45,7 @@ __all__ = [
 if TYPE_CHECKING or _load.error is None:
     from . import reference, shapley
     from ._load import build_info
+    from .pack import pack_row_
     from .reward import (
         aggregate,
         download,
@@ -48,7 +58,9 @@ if TYPE_CHECKING or _load.error is None:
         select,
         update_importance,
     )
-    from .types import Aggregation, Estimate, RewardStep, Selection
+    from .server import Refused, RewardServer, Template
+    from .types import Aggregation, Estimate, Reward, RewardStep, Selection
+    from .wire import decode, encode, encode_all
 else:
 
     def __getattr__(name: str) -> object:
