@@ -201,8 +201,10 @@ def test_an_update_of_who_leaves_is_gone() -> None:
     for agent, update in updates.items():
         server.upload(agent, update)
     server.leave("b")
+    server.join("b")
     assert server.uploaded == ("a", "c")
     assert server.step().agents == ("a", "c")
+    server.leave("b")
     with pytest.raises(Refused, match="expected an agent that has joined, got one that has not"):
         server.upload("b", updates["b"])
     server.join("b")
@@ -656,13 +658,14 @@ def test_encoded_rewards_are_those_downloaded(device: torch.device) -> None:
     server = joined(RewardServer(like(), device=device, segments="layers"), "abcd")
     for t, present in enumerate(["abcd", "abc", "ab"]):
         play(server, random_updates(present, D, t))
-        for agent in "abc":
+        for agent in present.replace("d", ""):
             fetch(server, agent)
     play(server, random_updates("abcd", D, 9))
     fetch(server, "a")
     everybody = server.encode_all()
     assert set(everybody) == {"b", "c", "d"}  # the last of more than this round, and not of the first row
     assert [len(server.pending(agent)) for agent in "bcd"] == [1, 1, 2]
+    assert [decode(everybody[agent]).since for agent in "bcd"] == [3, 2, 0]
     for agent, data in everybody.items():
         with pytest.raises(Refused, match="to be acknowledged first"):
             server.upload(agent, torch.ones(D))

@@ -380,6 +380,7 @@ class Machine(RuleBasedStateMachine):
         reward = self.server.download(agent.id, into=list(agent.parameters.view(PLAYS, SIZE)))
         assert (reward.since, reward.round) == (since, self.world.round)
         assert not owed & agent.applied
+        assert self.server.pending(agent.id) == ()
         agent.applied |= owed
         agent.last, agent.hand = reward.round, None
         self.acknowledged(agent, agent.last)  # again: nothing changes
@@ -429,6 +430,9 @@ class Machine(RuleBasedStateMachine):
         self.server.load()
         self.started_with(self.previous)
         self.world.round += 1
+        # A copy of the round that is lost would be another past, whose numbers mean other rewards.
+        if self.put_aside is not None and self.put_aside.round > self.previous.round:
+            self.put_aside = None
         # The file of before is still the only good one, until the next is written.
         self.server.save()
         self.saved, self.previous = self.world.copy(), None

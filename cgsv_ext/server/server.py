@@ -39,7 +39,7 @@ class RewardServer:
 
     ::
 
-        server = cgsv_ext.RewardServer(model, path="server.pt")
+        server = cgsv_ext.RewardServer(model, path="server.safetensors")
         server.join("a")
         ...
         server.upload("a", update)          # each agent that takes part in this round
