@@ -240,7 +240,8 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     "flat nan": (torch.full((D,), math.nan), "expected finite numbers, got NaN or infinity"),
     "size": (
         torch.ones(D + 1),
-        f"expected tensors by name, or a flat one of {D} elements, got a tensor of shape ({D + 1},)",
+        f"expected 5 tensors by name or in order, or a flat one of {D} elements, "
+        f"got a tensor of shape ({D + 1},)",
     ),
     "dtype": (
         torch.ones(D, dtype=torch.int64),
@@ -249,7 +250,7 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     "name": (spoilt(1) | {"q": torch.ones(1)}, "expected the template's 5 tensors, got an unknown 'q'"),
     "shape": (spoilt(1) | {"p1": torch.ones(1)}, "expected 'p1' of shape (), got (1,)"),
     "no tensor": (spoilt(1) | {"p1": 1.0}, "expected 'p1' to be a tensor, got float"),
-    "nothing": (None, f"expected tensors by name, or a flat one of {D} elements, got NoneType"),
+    "nothing": (None, f"expected 5 tensors by name or in order, or a flat one of {D} elements, got NoneType"),
     "long": (torch.full((D,), 200.0), "expected a norm of at most 1000, got 1058.3"),
     "float64": (
         torch.full((D,), 1e300, dtype=torch.float64),

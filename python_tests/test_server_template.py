@@ -66,6 +66,8 @@ def test_what_is_shaped_has_the_parts_it_was_made_of(
     like, update = (as_structure(kind, tensors(shapes, seed + k)) for k in (0, 50))
     template = Template(like)
     parts = template.parts(update)
+    in_their_order = template.parts(in_order(update))
+    assert [part.data_ptr() for part in in_their_order] == [part.data_ptr() for part in parts]
     assert [tuple(part.shape) for part in parts] == shapes == [tuple(shape) for shape in template.shapes]
     assert template.sizes == [part.numel() for part in parts]
     assert template.size == sum(template.sizes)
@@ -294,15 +296,21 @@ BY_NAME: dict[str, tuple[Any, str]] = {
         GOOD | {"0.bias": torch.ones(2, device="meta")},
         "expected '0.bias' to hold data, got a tensor on the meta device",
     ),
-    "list": (list(GOOD.values()), f"expected tensors by name, {FLAT}, got list"),
-    "flat size": (torch.ones(13), f"expected tensors by name, {FLAT}, got a tensor of shape (13,)"),
-    "flat shape": (torch.ones(12, 1), f"expected tensors by name, {FLAT}, got a tensor of shape (12, 1)"),
+    "few": (list(GOOD.values())[:-1], f"expected {len(GOOD)} tensors, got {len(GOOD) - 1}"),
+    "flat size": (
+        torch.ones(13),
+        f"expected {len(GOOD)} tensors by name or in order, {FLAT}, got a tensor of shape (13,)",
+    ),
+    "flat shape": (
+        torch.ones(12, 1),
+        f"expected {len(GOOD)} tensors by name or in order, {FLAT}, got a tensor of shape (12, 1)",
+    ),
     "flat dtype": (
         torch.ones(12, dtype=torch.bool),
         "expected the update to be one of float64, float32, bfloat16, float16, got torch.bool",
     ),
-    "None": (None, f"expected tensors by name, {FLAT}, got NoneType"),
-    "text": ("weights", f"expected tensors by name, {FLAT}, got str"),
+    "None": (None, f"expected {len(GOOD)} tensors by name or in order, {FLAT}, got NoneType"),
+    "text": ("weights", f"expected {len(GOOD)} tensors by name or in order, {FLAT}, got str"),
 }
 
 IN_ORDER: dict[str, tuple[Any, str]] = {

@@ -212,8 +212,8 @@ class RewardServer:
         agent_id : str or int
             Who.
         update : mapping of str to Tensor, sequence of Tensor, or Tensor
-            Δw in the template's structure, or flat with D elements; on any device, in any of the four
-            floating dtypes. It is copied, rounded to the server's dtype, while its norm is computed.
+            Δw in the template's structure, its tensors in order, or flat with D elements; on any device, in
+            any of the four floating dtypes. It is copied, rounded to the server's dtype, while its norm is computed.
 
         Returns
         -------

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import _files
 from ..types import Selection
 from .ledger import Entry, Ledger
 from .members import Member, Members
@@ -81,12 +80,16 @@ def unpack(server: RewardServer, state: Mapping[str, Any]) -> None:
 
 def save(server: RewardServer, path: str) -> None:
     """Write the state to a file."""
+    from .. import _files  # the only part that needs safetensors
+
     with server._lock:
         _files.write(Path(path), pack(server), keep_previous=True)
 
 
 def load(server: RewardServer, path: str) -> None:
     """Go on from a file, or from its previous version."""
+    from .. import _files
+
     value, note = _files.read_latest(Path(path))
     with server._lock:
         server.load_state_dict(value)

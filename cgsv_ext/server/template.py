@@ -94,7 +94,8 @@ class Template:
         Parameters
         ----------
         update : mapping of str to Tensor, sequence of Tensor, or Tensor
-            In the template's structure, or one tensor of D elements; any of the four floating dtypes.
+            In the template's structure, its tensors in order, or one tensor of D elements; any of the four
+            floating dtypes.
 
         Raises
         ------
@@ -105,11 +106,7 @@ class Template:
             return [_floats(update, torch.Size([self.size]), "the update")]
         if self._one:
             return [_floats(update, self.shapes[0], "the update")]
-        if self.names is not None:
-            if not isinstance(update, Mapping):
-                raise ValueError(
-                    f"expected tensors by name, or a flat one of {self.size} elements, got {_kind(update)}"
-                )
+        if self.names is not None and isinstance(update, Mapping):
             missing = [name for name in self.names if name not in update]
             unknown = [name for name in update if name not in self._known]
             if missing or unknown:
@@ -121,8 +118,9 @@ class Template:
             tensors: list[Tensor] = [update[name] for name in self.names]
         else:
             if not isinstance(update, Sequence) or isinstance(update, (str, bytes)):
+                how = "in order" if self.names is None else "by name or in order"
                 raise ValueError(
-                    f"expected {len(self.shapes)} tensors in order, or a flat one of {self.size} elements, "
+                    f"expected {len(self.shapes)} tensors {how}, or a flat one of {self.size} elements, "
                     f"got {_kind(update)}"
                 )
             if len(update) != len(self.shapes):
