@@ -43,13 +43,15 @@ def _case(size: Size, step: str, dtype: torch.dtype, **more: str) -> dict[str, o
 
 
 @DTYPES
-@pytest.mark.parametrize("percent", sizes([1, 50, 100], [5, 10, 25, 75, 90]))  # type: ignore[list-item]
+@pytest.mark.parametrize(
+    "percent", [1, 50, 100, *(pytest.param(p, marks=pytest.mark.full) for p in (5, 10, 25, 75, 90))]
+)
 def bench_wire(percent: int, dtype: torch.dtype, race: Race) -> None:
     size = Size(1, 4_200_000)
     reward = _reward(size.d, percent)
     message, file = cgsv_ext.encode(reward, dtype=dtype), saved(reward.flat, dtype)
     need = 4 * size.d
-    share = f"{percent} %, {len(message):,} bytes, torch.save {len(file):,}"
+    share = f"{percent} %, {len(message):,} bytes, by torch.save {len(file):,}"
     encoding = [
         Entrant("encode", lambda: cgsv_ext.encode(reward, dtype=dtype), need),
         floor.copy(2 * need),
@@ -57,7 +59,7 @@ def bench_wire(percent: int, dtype: torch.dtype, race: Race) -> None:
         Entrant("decode", lambda: cgsv_ext.decode(message), need),
         Entrant("PyTorch, torch.load and scatter", lambda: loaded(file), need),
     ]
-    race(_case(size, "wire", dtype, share=share), encoding)
+    race(_case(size, "wire", dtype, kind=share), encoding)
 
 
 @DTYPES

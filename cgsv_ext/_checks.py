@@ -87,6 +87,15 @@ def number(op: str, name: str, value: object) -> float:
     raise TypeError(f"{op}(): expected {name} to be a number, got {type(value).__name__}")
 
 
+def integer(op: str, name: str, value: object, least: int) -> int:
+    """An integer from `least` on."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{op}(): expected {name} to be an integer, got {value!r:.100}")
+    if not least <= int(value) < 2**63:
+        raise ValueError(f"{op}(): expected {name} in [{least}, 2^63), got {value!s:.100}")
+    return int(value)
+
+
 def lengths(op: str, name: str, value: object) -> list[int | torch.SymInt]:
     """A list of integers; those that a tracer made symbols of stay symbols."""
     if not isinstance(value, Sequence) or not all(isinstance(size, _INTEGER) for size in value):

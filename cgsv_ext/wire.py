@@ -15,7 +15,6 @@ trusts nothing in a message.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
@@ -44,20 +43,12 @@ def _is_bfloat16(op: str, dtype: object) -> bool:
     return dtype == torch.bfloat16
 
 
-def _integer(op: str, name: str, value: object) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{op}(): expected {name} to be an int, got {type(value).__name__}")
-    return int(value)
-
-
 def _rounds(op: str, round: object, since: Sequence[object]) -> tuple[int, list[int]]:
-    last = _integer(op, "round", round)
-    before = [_integer(op, "since", value) for value in since]
+    last = _checks.integer(op, "round", round, 0)
+    before = [_checks.integer(op, "since", value, 0) for value in since]
     for value in before:
-        if not 0 <= value <= last < 2**63:
-            raise ValueError(
-                f"{op}(): expected rounds 0 ≤ since ≤ round < 2^63, got since {value} and round {last}"
-            )
+        if value > last:
+            raise ValueError(f"{op}(): expected rounds since ≤ round, got since {value} and round {last}")
     return last, before
 
 
@@ -123,8 +114,8 @@ def encode_all(
 ) -> list[bytes]:
     """All agents' rewards of one round as messages, each body a prefix of one stream.
 
-    Message i decodes to ``download(aggregate, selection, dtype=dtype)[i]``, to the bit. The rewards
-    themselves are never formed.
+    Message i decodes to ``download(aggregate, selection, dtype=dtype)[i]``, to the bit (but for the payload
+    of a NaN rounded on a GPU). The rewards themselves are never formed.
 
     Parameters
     ----------
@@ -206,7 +197,7 @@ def encode_all(
     return messages
 
 
-def decode(data: Bytes, *, size: int | None = None, limit: int = 1 << 32) -> Reward:
+def decode(data: Bytes, *, size: int | None = None, limit: int | None = None) -> Reward:
     """The reward in a message, wherever it comes from.
 
     Parameters
@@ -216,8 +207,9 @@ def decode(data: Bytes, *, size: int | None = None, limit: int = 1 << 32) -> Rew
         change during the call.
     size : int, optional
         D, the number of elements it must be of. An agent knows it, and should say it.
-    limit : int
-        The largest D that is accepted. The result takes 4 · D bytes, whatever the length of the message.
+    limit : int, optional
+        The largest D that is accepted; 2^28 where no `size` is given. The result takes 4 · D bytes, whatever
+        the length of the message.
 
     Returns
     -------
@@ -240,12 +232,10 @@ def decode(data: Bytes, *, size: int | None = None, limit: int = 1 << 32) -> Rew
     op = "decode"
     wanted = -1
     if size is not None:
-        wanted = _integer(op, "size", size)
-        if not 0 <= wanted <= _core.most_elements:
-            raise ValueError(f"{op}(): expected 0 ≤ size ≤ 2^56, got {wanted}")
-    most = _integer(op, "limit", limit)
-    if most < 0:
-        raise ValueError(f"{op}(): expected limit ≥ 0, got {most}")
+        wanted = _checks.integer(op, "size", size, 0)
+        if wanted > _core.most_elements:
+            raise ValueError(f"{op}(): expected size ≤ 2^56, got {wanted}")
+    most = (1 << 28 if size is None else wanted) if limit is None else _checks.integer(op, "limit", limit, 0)
     flat, round, since = _core.decode(_buffer(op, data), wanted, min(most, _core.most_elements))
     elements = torch.from_numpy(flat)
     return Reward(round, since, elements, elements)

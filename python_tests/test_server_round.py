@@ -6,6 +6,9 @@ import logging
 import math
 import re
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from server_model import assert_same_state, copied, fetch, joined, play, random_
 from torch import Tensor, nn
 
 import cgsv_ext
+from cgsv_ext import _files
 from cgsv_ext.server import Refusal, Refused, RewardServer, Round
 from cgsv_ext.wire import decode
 
@@ -511,7 +515,7 @@ def test_strangers_are_told_so(op: str, agent: Any) -> None:
         ((1.5,), TypeError, "expected agent_id to be a string or an integer, got 1.5"),
         ((None,), TypeError, "expected agent_id to be a string or an integer, got None"),
         (("a",), ValueError, "expected a new agent, got 'a', who has joined already"),
-        (("c", 0), ValueError, "expected samples ≥ 1, got 0"),
+        (("c", 0), ValueError, "expected samples in [1, 2^63), got 0"),
         (("c", 1.5), TypeError, "expected samples to be an integer, got 1.5"),
         (("c", True), TypeError, "expected samples to be an integer, got True"),
         (("c",), ValueError, "expected samples of all agents or of none, got None for 'c' and 10 for 'a'"),
@@ -554,9 +558,9 @@ def test_a_round_is_an_integer(round: Any) -> None:
         ({"max_norm": 0.0}, ValueError, "expected max_norm > 0, got 0"),
         ({"max_norm": math.nan}, ValueError, "expected max_norm > 0, got nan"),
         ({"max_norm": "1"}, TypeError, "expected max_norm to be a number, got str"),
-        ({"max_pending": 0}, ValueError, "expected max_pending ≥ 1, got 0"),
+        ({"max_pending": 0}, ValueError, "expected max_pending in [1, 2^63), got 0"),
         ({"max_pending": 1.5}, TypeError, "expected max_pending to be an integer, got 1.5"),
-        ({"log_length": 0}, ValueError, "expected log_length ≥ 1, got 0"),
+        ({"log_length": 0}, ValueError, "expected log_length in [1, 2^63), got 0"),
         ({"log_length": None}, TypeError, "expected log_length to be an integer, got None"),
         ({"device": "meta"}, ValueError, "expected a device that holds data, got meta"),
         ({"device": "nowhere"}, ValueError, "expected a device that is there, got 'nowhere'"),
@@ -620,6 +624,62 @@ def test_a_round_is_saved_before_anybody_hears_of_it(tmp_path: Path) -> None:
     for t in range(2):
         play(server, random_updates("ab", D, t))
     assert rounds == [(1, (1,)), (2, (1, 2))]
+
+
+def test_a_round_is_seen_by_nobody_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = joined(RewardServer(D, path=tmp_path / "server"), "ab")
+    saving, go_on = threading.Event(), threading.Event()
+
+    def full_disk(*_: object, **__: object) -> None:
+        saving.set()
+        assert go_on.wait(30)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(_files, "write", full_disk)
+    for agent, x in random_updates("ab", D, 0).items():
+        server.upload(agent, x)
+    with ThreadPoolExecutor() as threads:
+        played = threads.submit(server.step)
+        assert saving.wait(30)
+        seen = threads.submit(lambda: (server.round, server.aggregate, server.pending("a")))
+        time.sleep(0.05)  # it must wait
+        assert not seen.done()
+        go_on.set()
+        with pytest.raises(OSError, match="no space left"):
+            played.result()
+        assert seen.result() == (0, None, ())
+
+
+def test_what_is_done_to_the_aggregate_is_done_to_a_copy() -> None:
+    server = joined(RewardServer(D), "ab")
+    play(server, random_updates("ab", D, 0))
+    before = server.aggregate, server.download("a").flat.clone()
+    server.aggregate.mul_(100)
+    assert_same_bits(server.aggregate, before[0])
+    assert_same_bits(server.download("a").flat, before[1])
+
+
+def test_what_is_said_of_a_refused_update_has_bounds() -> None:
+    server = joined(RewardServer({"p": torch.zeros(2)}), "a")
+    with pytest.raises(Refused) as refused:
+        server.upload("a", {"p": torch.zeros(2), "x" * 10**6: torch.zeros(1)})
+    with pytest.raises(Refused) as unknown:
+        server.upload("x" * 10**6, torch.zeros(2))
+    assert all(len(str(error.value)) < 2000 for error in (refused, unknown))
+    assert all(len(record.agent) + len(record.reason) < 2000 for record in server.log)
+
+
+def test_an_update_is_refused_after_a_restart_as_it_was_before() -> None:
+    server = joined(RewardServer(D), "ab")
+    updates = random_updates("ab", D, 0)
+    play(server, updates)
+    server.download("a")
+    again = RewardServer(D)
+    again.load_state_dict(server.state_dict())
+    with pytest.raises(Refused, match=r"expected the reward downloaded to be acknowledged first"):
+        again.upload("a", updates["a"])
+    again.acknowledge("a", 1)
+    again.upload("a", updates["a"])
 
 
 # Callbacks

@@ -160,7 +160,9 @@ def could_be(path: tuple[Any, ...], junk: Any) -> bool:
         return isinstance(junk, list)  # an empty one: nobody is owed anything
     if path[-1] == "agent":  # of one who is owed nothing, or as whom another was entered
         return type(junk) in (int, str)
-    return type(junk) is int and (path[-1] in ("samples", "settled", "round") or "owed" in path)
+    if path[-1] == "fetched" and junk is None:  # of one who was given nothing, or has acknowledged it
+        return True
+    return type(junk) is int and (path[-1] in ("samples", "settled", "fetched", "round") or "owed" in path)
 
 
 def test_any_part_that_is_missing_is_refused() -> None:
@@ -200,7 +202,8 @@ def test_a_state_is_good_or_refused(changes: list[tuple[tuple[Any, ...], Any]]) 
     for path, junk in changes:
         try:
             at(state, path[:-1])[path[-1]] = junk
-        except (KeyError, IndexError, TypeError):  # a change before took the place away
+        # A change before took the place away, or put a tensor there.
+        except (KeyError, IndexError, TypeError, ValueError):
             continue
     Target().takes(state)
 

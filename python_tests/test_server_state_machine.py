@@ -68,6 +68,8 @@ class World:
     """Of each agent: rounds not acknowledged, and which play each was."""
     earned: dict[Any, set[int]] = field(default_factory=dict)
     """Of each agent: all plays it was rewarded in."""
+    fetched: dict[Any, int] = field(default_factory=dict)
+    """Of agents that were given a reward and have not acknowledged it: the round of it."""
 
     def copy(self) -> World:
         shares = Shares(alpha=self.shares.alpha, floor=self.shares.floor, absent=self.shares.absent)
@@ -79,6 +81,7 @@ class World:
             settled=dict(self.settled),
             owed={agent: dict(rounds) for agent, rounds in self.owed.items()},
             earned={agent: set(plays) for agent, plays in self.earned.items()},
+            fetched=dict(self.fetched),
         )
 
 
@@ -89,7 +92,6 @@ class Machine(RuleBasedStateMachine):
         self.path, self.aside = self.folder / "server", self.folder / "aside"
         self.plays = 0
         self.rewards: dict[tuple[int, Any], Tensor] = {}
-        self.fetched: dict[Any, int] = {}
         self.open: dict[Any, Tensor] = {}
         self.names = 0
 
@@ -150,8 +152,8 @@ class Machine(RuleBasedStateMachine):
         world.settled[agent.id] = max(world.settled[agent.id], t)
         for each in [each for each in world.owed[agent.id] if each <= t]:
             assert world.owed[agent.id].pop(each) in agent.applied | agent.given_up
-        if t >= self.fetched.get(agent.id, math.inf):
-            del self.fetched[agent.id]
+        if t >= self.world.fetched.get(agent.id, math.inf):
+            del self.world.fetched[agent.id]
 
     def meet(self, agent: Agent) -> None:
         """What an agent says first, after a restart of either side, or if it never said what it has added."""
@@ -169,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         assert torch.equal(reward.flat, expected)
         agent.hand, agent.in_hand = reward, set(owed.values())
         if owed:
-            self.fetched[agent.id] = self.world.round
+            self.world.fetched[agent.id] = self.world.round
 
     def saved_now(self) -> None:
         self.previous, self.saved = self.saved, self.world.copy()
@@ -177,7 +179,7 @@ class Machine(RuleBasedStateMachine):
     def started_with(self, world: World) -> None:
         """A new process: what was open is gone, and agents have to say where they stand."""
         self.world = world.copy()
-        self.fetched, self.open = {}, {}
+        self.open = {}
         for agent in self.world.members.values():
             agent.met = False
 
@@ -208,7 +210,7 @@ class Machine(RuleBasedStateMachine):
         world.shares.leave(agent.id)
         for kept in (world.members, world.settled, world.owed, world.earned):
             del kept[agent.id]
-        self.fetched.pop(agent.id, None)
+        self.world.fetched.pop(agent.id, None)
         self.open.pop(agent.id, None)
         if back:  # as somebody who starts anew
             self.enter(agent.id, told)
@@ -226,7 +228,7 @@ class Machine(RuleBasedStateMachine):
 
     def hand_in(self, agent: Agent, update: Tensor) -> None:
         waiting = len(self.world.owed[agent.id])
-        if agent.id in self.fetched:
+        if agent.id in self.world.fetched:
             with pytest.raises(Refused, match="expected the reward downloaded to be acknowledged first"):
                 self.server.upload(agent.id, update)
         elif waiting >= MAX_PENDING:
@@ -244,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         agent = self.member(who)
         self.meet(agent)
         x = self.update(seed)
-        if listed and agent.id not in self.fetched and len(self.world.owed[agent.id]) < MAX_PENDING:
+        if listed and agent.id not in self.world.fetched and len(self.world.owed[agent.id]) < MAX_PENDING:
             self.server.upload(agent.id, torch.ones(D))  # replaced by the next
             self.open[agent.id] = torch.ones(D)
             assert self.server.upload(agent.id, list(x.view(PLAYS, SIZE))) > 0

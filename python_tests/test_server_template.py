@@ -157,14 +157,30 @@ def test_nothing_is_added_twice_to_memory_that_has_two_names() -> None:
     template = Template(module.state_dict())
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(
-        ValueError, match=r"^expected tensors of their own memory each, got one under two names$"
+        ValueError, match=r"^expected tensors that share no memory, got '.*' and '.*', which do"
     ):
         template.add_(module, torch.ones(template.size))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     part = torch.zeros(3)
-    with pytest.raises(ValueError, match=r"^expected tensors of their own memory each"):
+    with pytest.raises(ValueError, match=r"^expected tensors that share no memory, got \[0\] and \[1\]"):
         Template([part, part.clone()]).add_([part, part], torch.ones(6))
     assert not part.any()
+
+
+def test_nothing_is_added_where_some_elements_share_memory() -> None:
+    base = torch.zeros(9)
+    template = Template([torch.zeros(3), torch.zeros(3)])
+    for into, text in [
+        ([base[:3], base[2:5]], "expected tensors that share no memory, got [0] and [1]"),
+        ([base[4:7], base[2:5]], "expected tensors that share no memory, got [1] and [0]"),
+        ([base[:3], base[5:6].expand(3)], "expected memory for each element, got [1], which is expanded"),
+        ([base[0:9:4], base[2:5]], "expected tensors that share no memory, got [0] and [1]"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+            template.add_(into, torch.ones(6))
+        assert not base.any()
+    template.add_([base[:3], base[3:9:2]], torch.ones(6))
+    assert base.tolist() == [1, 1, 1, 1, 0, 1, 0, 1, 0]
 
 
 def test_a_module_takes_what_a_list_of_its_parameters_says() -> None:

@@ -29,6 +29,11 @@ def bits(x: Tensor) -> list[int]:
     return x.float().view(torch.int32).tolist()
 
 
+def but_for_nans(x: Tensor) -> Tensor:
+    """With one NaN for all: their payloads in bfloat16 are not those of a GPU."""
+    return torch.where(x.isnan(), torch.nan, x.float())
+
+
 # --- the format, from docs/wire.md alone
 
 
@@ -162,6 +167,7 @@ def test_the_smallest_kind_changes_where_the_formula_says() -> None:
         assert list(found.values()) == [1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.cpu_kernels  # a GPU gives every bfloat16 NaN the same payload
 def test_payloads_of_nans_stay() -> None:
     x = torch.tensor([0x7FC12345, 0x7F812345, -0x3EDCBB], dtype=torch.int32).view(torch.float32)
     assert bits(decode(encode(reward(x))).flat) == [0x7FC12345, 0x7F812345, -0x3EDCBB]
@@ -218,8 +224,8 @@ def test_messages_of_a_round_are_prefixes_that_decode_to_the_downloads(
     for i, (message, row) in enumerate(zip_agents(messages, rewards)):
         got = decode(message)
         assert (got.round, got.since) == (5, since[i])
-        assert bits(got.flat) == bits(row)
-        assert open_message(message)[2].astype(np.int32).tolist() == bits(row)
+        assert bits(but_for_nans(got.flat)) == bits(but_for_nans(row))
+        assert open_message(message)[2].astype(np.int32).tolist() == bits(got.flat)
     plain = reference.download(u, selection, segments=segments, dtype=dtype)
     for row, same in zip_agents(list(rewards), plain):
         assert torch.equal(row, same) or row.isnan().any()
@@ -332,7 +338,7 @@ def test_every_truncation_and_every_changed_bit_is_refused() -> None:
         (8, "I", 2, "16 more bytes in block 1, got 0"),
         (8, "I", 2**32 - 1, "at most 6 blocks in a body of 96 bytes, got 4294967295"),
         (8, "I", 0, "no bytes after the last block, got 96"),
-        (12, "Q", 2**63, "at most 4294967296 elements, got 9223372036854775808"),
+        (12, "Q", 2**63, "at most 268435456 elements, got 9223372036854775808"),
         (12, "Q", 9, "1 to 9 entries in block 0, got 10"),
         (28, "q", 3, "rounds 0 ≤ since ≤ round, got since 3 and round 2"),
         (28, "q", -1, "rounds 0 ≤ since ≤ round, got since -1 and round 2"),
@@ -433,7 +439,7 @@ def test_wrong_arguments_are_named() -> None:
         (
             lambda: encode(reward(u, 1, 2)),
             ValueError,
-            r"encode\(\): expected rounds 0 ≤ since ≤ round < 2\^63, got since 2 and round 1",
+            r"encode\(\): expected rounds since ≤ round, got since 2 and round 1",
         ),
         (
             lambda: encode_all(u.half(), selection),
@@ -473,15 +479,23 @@ def test_wrong_arguments_are_named() -> None:
         (
             lambda: encode_all(u, selection, round=1.0),
             TypeError,
-            r"encode_all\(\): expected round to be an int, got float",
+            r"encode_all\(\): expected round to be an integer, got 1.0",
         ),  # type: ignore[arg-type]
         (
             lambda: decode(example(), size=True),
             TypeError,
-            r"decode\(\): expected size to be an int, got bool",
+            r"decode\(\): expected size to be an integer, got True",
         ),
-        (lambda: decode(example(), size=-1), ValueError, r"decode\(\): expected 0 ≤ size ≤ 2\^56, got -1"),
-        (lambda: decode(example(), limit=-1), ValueError, r"decode\(\): expected limit ≥ 0, got -1"),
+        (
+            lambda: decode(example(), size=-1),
+            ValueError,
+            r"decode\(\): expected size in \[0, 2\^63\), got -1",
+        ),
+        (
+            lambda: decode(example(), limit=-1),
+            ValueError,
+            r"decode\(\): expected limit in \[0, 2\^63\), got -1",
+        ),
     ]
     for call, error, text in calls:
         with pytest.raises(error, match="^" + text):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias, TypeGuard
 
 AgentId: TypeAlias = str | int
-"""Who an agent is: any string or integer."""
+"""Who an agent is: any string, or an integer of 64 bits."""
 
 
 def is_id(value: object) -> TypeGuard[AgentId]:
-    """Whether it can be an agent's name."""
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+    """Whether it can be an agent's name; integers have 64 bits."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
 class Refused(ValueError):

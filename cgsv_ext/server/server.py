@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf, isfinite
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -109,30 +110,42 @@ class RewardServer:
         self.absent = absent
         try:
             self.device = torch.empty(0, device=device or self.template.device).device
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # the latter where torch has no CUDA
             raise ValueError(f"{op}(): expected a device that is there, got {device!r} ({error})") from None
         if self.device.type == "meta":
             raise ValueError(f"{op}(): expected a device that holds data, got meta")
         _checks.tensor(op, "rows", torch.empty(0, device=self.device))
         self.dtype = dtype or self.template.dtype
         self.max_norm = inf if max_norm is None else _checks.number(op, "max_norm", max_norm)
-        self.max_pending = _at_least_one("max_pending", max_pending)
-        self.path = None if path is None else os.fspath(path)
+        self.max_pending = _checks.integer(op, "max_pending", max_pending, 1)
+        self.path = None if path is None else _path(op, path)
         self._try_settings()
 
-        self.round = 0
-        """How many rounds have been committed."""
-        self.aggregate: Tensor | None = None
-        """(D,), u_N of the last round, what the server's own model moves by; None before the first, and
-        where it was lost with the latest file."""
+        self._round = 0
+        self._aggregate: Tensor | None = None
         self._lock = threading.RLock()
         self._members = Members()
         self._ledger = Ledger(self.segments)
         self._uploads: dict[AgentId, _Upload] = {}
         self._spare: list[Tensor] = []
         self._refused = 0
-        self._log: deque[Refusal | Round] = deque(maxlen=_at_least_one("log_length", log_length))
+        self._log: deque[Refusal | Round] = deque(maxlen=_checks.integer(op, "log_length", log_length, 1))
         self._callbacks: list[Callable[[Round], object]] = []
+
+    @property
+    def round(self) -> int:
+        """How many rounds have been committed."""
+        with self._lock:
+            return self._round
+
+    @property
+    def aggregate(self) -> Tensor | None:
+        """(D,), u_N of the last round, which the server's own model moves by; a copy.
+
+        None before the first round, and where it was lost with the latest file.
+        """
+        with self._lock:
+            return None if self._aggregate is None else self._aggregate.clone()
 
     # ------------------------------------------------------------------------------------------- members
 
@@ -163,10 +176,8 @@ class RewardServer:
         """
         if not is_id(agent_id):
             raise TypeError(f"join(): expected agent_id to be a string or an integer, got {agent_id!r:.100}")
-        if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool)):
-            raise TypeError(f"join(): expected samples to be an integer, got {samples!r:.100}")
-        if samples is not None and samples < 1:
-            raise ValueError(f"join(): expected samples ≥ 1, got {samples}")
+        if samples is not None:
+            samples = _checks.integer("join", "samples", samples, 1)
         with self._lock:
             if agent_id in self._members:
                 raise ValueError(f"join(): expected a new agent, got {agent_id!r}, who has joined already")
@@ -189,6 +200,7 @@ class RewardServer:
             self._members.leave(agent_id)
             self._ledger.settle(agent_id)
             self._take_back(self._uploads.pop(agent_id, None))
+            del self._spare[len(self._members) :]  # as many as can be in use at once, as a rule
         logger.info("agent %r left after round %d", agent_id, self.round)
 
     def _member(self, op: str, agent: AgentId) -> Member:
@@ -213,7 +225,8 @@ class RewardServer:
             Who.
         update : mapping of str to Tensor, sequence of Tensor, or Tensor
             Δw in the template's structure, its tensors in order, or flat with D elements; on any device, in
-            any of the four floating dtypes. It is copied, rounded to the server's dtype, while its norm is computed.
+            any of the four floating dtypes. It is copied, rounded to the server's dtype, while its norm is
+            computed.
 
         Returns
         -------
@@ -245,7 +258,7 @@ class RewardServer:
         except Refused as error:
             agent = agent_id if isinstance(agent_id, int) else str(agent_id)[:100]
             with self._lock:
-                refusal = Refusal(self.round + 1, agent, str(error))
+                refusal = Refusal(self.round + 1, agent, str(error)[:1000])
                 self._refused += 1
                 self._log.append(refusal)
             logger.warning("round %d: update of agent %r refused: %s", *refusal)
@@ -311,8 +324,8 @@ class RewardServer:
         ValueError
             Where nobody has uploaded.
         OSError
-            Where the server could not be saved to ``path``: the round has not taken place then, its updates
-            are still there, and it can be tried again.
+            Where the server could not be saved to ``path``: the round has not taken place then, whatever is
+            in the file; its updates are still there, and it can be tried again.
         """
         with self._lock:
             agents = self.uploaded
@@ -346,34 +359,36 @@ class RewardServer:
         found: list[float] = played.importance.tolist()
         quotas: list[int] = played.quotas.reshape(len(agents), -1).sum(dim=1).tolist()
 
-        before = self.round, self.aggregate, self._members.importances()
-        t = self.round + 1
-        share = self._members.settle(agents, found, self.alpha if self.absent == "decay" else 1.0)
         owed = {agent: i for i, agent in enumerate(agents) if quotas[i] > 0}
-        if owed:
-            self._ledger[t] = Entry(played.aggregate, played.selection, owed)
-        self.round, self.aggregate = t, played.aggregate
-        seconds = time.perf_counter() - start
+        cosines, valid = tuple(played.cosines.tolist()), tuple(played.valid.tolist())
+
+        before = self._round, self._aggregate, self._members.importances()
+        t = self._round + 1
         try:
+            share = self._members.settle(agents, found, self.alpha if self.absent == "decay" else 1.0)
+            if owed:
+                self._ledger[t] = Entry(played.aggregate, played.selection, owed)
+            self._round, self._aggregate = t, played.aggregate
+            record = Round(
+                round=t,
+                agents=agents,
+                importance=tuple(self._members[agent].importance for agent in agents),
+                cosines=cosines,
+                quotas=tuple(quotas),
+                norms=tuple(upload.norm for upload in uploads),
+                valid=valid,
+                share=share,
+                refused=self._refused,
+                seconds=time.perf_counter() - start,
+            )
             if self.path is not None:
                 self.save()
         except BaseException:
-            self.round, self.aggregate, importances = before
+            self._round, self._aggregate, importances = before
             self._members.restore(importances)
             self._ledger.pop(t, None)
             raise
-        return Round(
-            round=t,
-            agents=agents,
-            importance=tuple(self._members[agent].importance for agent in agents),
-            cosines=tuple(played.cosines.tolist()),
-            quotas=tuple(quotas),
-            norms=tuple(upload.norm for upload in uploads),
-            valid=tuple(played.valid.tolist()),
-            share=share,
-            refused=self._refused,
-            seconds=seconds,
-        )
+        return record
 
     def _reward_step(
         self, rows: list[Tensor], importance: Tensor, norms: Tensor, segments: list[int] | None = None
@@ -457,15 +472,15 @@ class RewardServer:
         """
         with self._lock:
             member = self._member("acknowledge", agent_id)
-            if not isinstance(round, int) or isinstance(round, bool):
+            if not isinstance(round, Integral) or isinstance(round, bool):
                 raise TypeError(f"acknowledge(): expected round to be an integer, got {round!r:.100}")
-            if not 0 <= round <= self.round:
+            if not 0 <= int(round) <= self._round:
                 raise ValueError(
                     f"acknowledge(): agent {agent_id!r}: expected a round up to {self.round}, the last this "
                     f"server knows of, got {round}"
                 )
             if round > member.settled:
-                member.settled = round
+                member.settled = int(round)
                 self._ledger.settle(agent_id, round)
             if member.fetched is not None and round >= member.fetched:
                 member.fetched = None
@@ -474,7 +489,7 @@ class RewardServer:
         """Download as bytes, for :func:`~cgsv_ext.decode` on the agent's side."""
         return wire.encode(self.download(agent_id), dtype=dtype)
 
-    def encode_all(self, *, dtype: torch.dtype = torch.float32) -> dict[AgentId, bytes | memoryview]:
+    def encode_all(self, *, dtype: torch.dtype = torch.float32) -> dict[AgentId, bytes]:
         """Download for every agent that is owed something, as bytes.
 
         Those who are owed the last round and no other share one pass over the aggregate.
@@ -483,7 +498,7 @@ class RewardServer:
             t = self.round
             pending = {agent: self._ledger.pending(agent) for agent in self._members}
             last = [agent for agent, rounds in pending.items() if rounds == (t,)]
-            messages: dict[AgentId, bytes | memoryview] = {}
+            messages: dict[AgentId, bytes] = {}
             if last:
                 shared = wire.encode_all(
                     self._ledger[t].aggregate,
@@ -561,7 +576,7 @@ class RewardServer:
         path = self.path if path is None else path
         if path is None:
             raise ValueError(f"{op}(): expected a path here or when the server was made, got none")
-        return os.fspath(path)
+        return _path(op, path)
 
     def _vector(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=self.device)
@@ -587,9 +602,7 @@ def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
         raise ValueError(f"RewardServer(): expected {name} to be one of {names}, got {value!r:.100}")
 
 
-def _at_least_one(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"RewardServer(): expected {name} to be an integer, got {value!r:.100}")
-    if value < 1:
-        raise ValueError(f"RewardServer(): expected {name} ≥ 1, got {value}")
-    return value
+def _path(op: str, path: object) -> str:
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(name := os.fspath(path), str):
+        raise TypeError(f"{op}(): expected path to be a string or a path, got {type(path).__name__}")
+    return name

@@ -30,15 +30,16 @@ def pack(server: RewardServer) -> dict[str, Any]:
         "format": FORMAT,
         "template": server.template.description(),
         "settings": _settings(server),
-        "round": server.round,
+        "round": server._round,
         # The ledger has it, as a rule.
-        "aggregate": None if server.round in server._ledger else server.aggregate,
+        "aggregate": None if server._round in server._ledger else server._aggregate,
         "members": [
             {
                 "agent": agent,
                 "samples": member.samples,
                 "settled": member.settled,
                 "importance": member.importance,
+                "fetched": member.fetched,
             }
             for agent, member in server._members.items()
         ],
@@ -72,8 +73,8 @@ def unpack(server: RewardServer, state: Mapping[str, Any]) -> None:
     elif aggregate is not None:
         aggregate = _aggregate(server, aggregate)
 
-    server.round = t
-    server.aggregate = aggregate
+    server._round = t
+    server._aggregate = aggregate
     server._members = members
     server._ledger = ledger
 
@@ -90,15 +91,15 @@ def load(server: RewardServer, path: str) -> None:
     """Go on from a file, or from its previous version."""
     from .. import _files
 
-    value, note = _files.read_latest(Path(path))
     with server._lock:
+        value, note = _files.read_latest(Path(path))
         server.load_state_dict(value)
         if note is not None:
             logger.warning("%s", note)
             # Agents may hold rewards of the round that is lost: its number is not used again.
-            server.round += 1
-            server.aggregate = None
-    logger.info("went on from %s after round %d", path, server.round)
+            server._round += 1
+            server._aggregate = None
+        logger.info("went on from %s after round %d", path, server._round)
 
 
 def _settings(server: RewardServer) -> dict[str, Any]:
@@ -123,7 +124,11 @@ def _members(rows: Any, round: int) -> Members:
         if samples is not None:
             samples = _integer("samples", samples, 1)
         _expect(isinstance(r, float) and isfinite(r), "a finite importance", repr(r))
-        members[agent] = Member(samples, _integer("settled", row.get("settled"), 0, round), r)
+        settled = _integer("settled", row.get("settled"), 0, round)
+        fetched = row.get("fetched")
+        if fetched is not None:
+            fetched = _integer("fetched", fetched, settled + 1, round)
+        members[agent] = Member(samples, settled, r, fetched)
     told = {member.samples is None for member in members.values()}
     _expect(len(told) < 2, "samples of all agents or of none", "some")
     r = members.importances()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -110,7 +110,9 @@ class Template:
             missing = [name for name in self.names if name not in update]
             unknown = [name for name in update if name not in self._known]
             if missing or unknown:
-                wrong = [f"no {name!r}" for name in missing] + [f"an unknown {name!r}" for name in unknown]
+                wrong = [f"no {name!r}" for name in missing] + [
+                    f"an unknown {name!r:.100}" for name in unknown
+                ]
                 more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
                 raise ValueError(
                     f"expected the template's {len(self.names)} tensors, got {', '.join(wrong[:3])}{more}"
@@ -146,7 +148,7 @@ class Template:
         Raises
         ------
         ValueError
-            Where the structures differ, or where two of the tensors are the same.
+            Where the structures differ, or where elements share memory.
         """
         if not isinstance(into, Module):
             found = self.parts(into)
@@ -156,9 +158,18 @@ class Template:
             parameters = dict(into.named_parameters())
             whole = set(self.names) <= set(parameters)
             found = self.parts(parameters if whole else into.state_dict())
-        places = [tensor.data_ptr() for tensor in found if tensor.numel()]
-        if len(set(places)) < len(places):
-            raise ValueError("expected tensors of their own memory each, got one under two names")
+        spans = sorted((*_span(tensor), i) for i, tensor in enumerate(found) if tensor.numel())
+        for (_, end, i), (begin, _, j) in pairwise(spans):
+            if begin < end:
+                raise ValueError(
+                    f"expected tensors that share no memory, got {self._name(i)} and {self._name(j)}, "
+                    "which do (for a module with tied parameters, the module itself is the template)"
+                )
+        for i, tensor in enumerate(found):
+            if any(
+                size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+            ):
+                raise ValueError(f"expected memory for each element, got {self._name(i)}, which is expanded")
         return found
 
     @torch.no_grad()
@@ -175,7 +186,7 @@ class Template:
         Raises
         ------
         ValueError
-            Where the structures differ; nothing has been added then.
+            Where the structures differ, or elements of the model share memory; nothing has been added then.
         """
         targets = self.targets(into)
         if flat.shape != (self.size,):
@@ -233,6 +244,13 @@ def _floats(value: object, shape: torch.Size, name: str) -> Tensor:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
         raise ValueError(f"expected {name} to be one of {names}, got {value.dtype}")
     return value.detach()
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Where its memory begins and ends."""
+    begin = tensor.data_ptr()
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return begin, begin + (last + 1) * tensor.element_size()
 
 
 def _kind(update: object) -> str:

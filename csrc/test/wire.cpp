@@ -98,7 +98,7 @@ void both_ways(const std::vector<A>& u, const std::vector<int64_t>& quotas,
   std::vector<uint32_t> bits;
   for (A v : u) bits.push_back(rounded(v, values));
 
-  const auto ways = d > 20000 ? two_ways() : all_ways();
+  const auto ways = d > 4096 ? two_ways() : all_ways();
   std::vector<std::vector<Bytes>> by_way;
   for (const Way& way : ways) {
     by_way.push_back(encoded(aggregate, n, &selection, segments, values, way));
@@ -137,8 +137,8 @@ std::vector<A> aggregate_of(int64_t d, double share_of_zeros, unsigned seed) {
 
 template <class A>
 void all_of(DType values) {
-  for (int64_t d : {0, 1, 2, 63, 64, 65, 127, 1000, 4095, 4096, 4097, 9001}) {
-    for (double zeros : {0.0, 0.6, 0.999}) {
+  for (int64_t d : {0, 1, 2, 64, 65, 333, 4096, 4097, 9001}) {
+    for (double zeros : {0.0, 0.7}) {
       const auto u = aggregate_of<A>(d, zeros, unsigned(d));
       both_ways(u, {d}, {d}, values);
       both_ways(u, {d / 2, d / 100, d, 0, d / 100, d / 3, d / 50, d * 9 / 10}, {d}, values);
@@ -148,12 +148,13 @@ void all_of(DType values) {
         for (int64_t size : sizes) quotas.push_back(int64_t(double(size) * ratio));
       }
       both_ways(u, quotas, sizes, values);
+      if (d > 333) continue;
       sizes.assign(size_t(d), 1);
       both_ways(u, std::vector<int64_t>(size_t(d), 1), sizes, values);
     }
   }
   // Many chunks and, with several threads, several spans.
-  constexpr int64_t d = 140'000;
+  constexpr int64_t d = 100'000;
   both_ways(aggregate_of<A>(d, 0.3, 1), {d / 200, d / 2, d}, {d}, values);
 }
 
@@ -300,6 +301,14 @@ void forged(int64_t d, const Way& way) {
   CHECK(refused([&](Bytes& m) { m.resize(m.size() + 8); }));
   CHECK(refused([&](Bytes& m) { m.resize(m.size() - 8); }));
   if (third - second > 16 + map + set * 4) CHECK(refused([&](Bytes& m) { m[third - 1] = 1; }));
+  // A block of nothing.
+  for (int kind : {1, 2, 3}) {
+    CHECK(refused([&](Bytes& m) {
+      m[8] = 4;
+      m.resize(m.size() + 16);
+      m[m.size() - 16] = uint8_t(kind);
+    }));
+  }
   // The index block once more: its positions are taken.
   CHECK(refused([&](Bytes& m) {
     const Bytes block(m.begin() + int64_t(first), m.begin() + int64_t(second));
@@ -313,7 +322,7 @@ void forged(int64_t d, const Way& way) {
 
 // More blocks than are read in spans.
 void many_blocks() {
-  constexpr int64_t d = 70'000, n = 1500;
+  constexpr int64_t d = 70'000, n = 200;
   const auto u = aggregate_of<float>(d, 0, 9);
   std::vector<int64_t> quotas;
   for (int64_t i = 0; i < n; ++i) quotas.push_back(d * (i + 1) / n);
@@ -353,13 +362,13 @@ void run() {
   all_of<double>(DType::f32);
   all_of<double>(DType::bf16);
   // Chunks of more than one tile.
-  both_ways(aggregate_of<float>(600'000, 0, 1), {600'000, 200'000}, {600'000}, DType::bf16);
+  both_ways(aggregate_of<float>(600'000, 0, 1), {600'000}, {600'000}, DType::bf16);
   one_vector();
   made_up();
   many_blocks();
   damaged();
   for (const Way& way : all_ways()) forged(333, way);
-  for (const Way& way : two_ways()) forged(200'000, way);
+  for (const Way& way : two_ways()) forged(70'000, way);
   CHECK(kinds_seen.size() == 3);
 }
 

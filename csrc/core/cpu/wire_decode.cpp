@@ -25,9 +25,8 @@ using cpu::wire_words;
 
 namespace {
 
-// More spans would need more memory than a message of so many blocks takes itself.
-constexpr int64_t most_blocks_in_spans = 1024;
-constexpr int64_t most_spans = 64;
+// The cursors of a span take 32 bytes a block: with so many positions for each, D / 16 bytes in all.
+constexpr int64_t positions_a_cursor = 512;
 
 template <class T>
 T get(const std::byte* from) {
@@ -211,8 +210,9 @@ void Decoder::read(float* elements, const Threads& threads) const {
   const Message message{body_, header_, blocks_};
   const int64_t d = header_.size, blocks = int64_t(blocks_.size());
   const int64_t tiles = (d + wire_tile - 1) / wire_tile;
-  const int64_t wanted = std::min<int64_t>(cpu::slots_for(threads, tiles, d), most_spans);
-  const int64_t spans = blocks > most_blocks_in_spans ? 1 : wanted;
+  const int64_t most_spans = d / (positions_a_cursor * std::max<int64_t>(1, blocks));
+  const int64_t spans =
+      std::clamp<int64_t>(cpu::slots_for(threads, tiles, d), 1, std::max<int64_t>(1, most_spans));
   const auto begin_of = [&](int64_t s) { return std::min(d, tiles * s / spans * wire_tile); };
 
   // (spans + 1, blocks): where each span's cursors start; after the last, where they must end.
