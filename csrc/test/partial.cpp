@@ -216,7 +216,7 @@ void run() {
   large<double>();
   // More prefixes than one launch takes.
   const std::vector<float> u = inputs<float>(3000)[0];
-  counts(u, prefixes_of(u, 2100, 1, 20), 18, 2, {3000}, {one_way()});
+  counts(u, prefixes_of(u, 1100, 2, 20), 18, 2, {1100, 1900}, {one_way()});
 }
 
 }  // namespace

@@ -25,17 +25,15 @@ void for_each_block(const A* u, const Chunks& chunks, const Threads& threads, in
   });
 }
 
-// For prefixes in descending order, all of them different: the upper bits of a key, down from `shift`.
+// For different prefixes, what is left of keys without their lowest `shift` bits, in descending order;
+// more than max_prefixes of them hold at least the first digit.
 template <class A>
 class Finder {
  public:
-  Finder(std::vector<Key<A>> prefixes, int shift)
-      : shift_(shift),
-        digit_shift_(std::max(shift, KeyOf<A>::bits - first_digit_bits)),
-        prefixes_(std::move(prefixes)) {
+  Finder(std::vector<Key<A>> prefixes, int shift) : shift_(shift), prefixes_(std::move(prefixes)) {
     if (few()) return;
     // Many: a table over the first digit says which is the first that can hold an entry.
-    first_.assign(size_t(1) << (KeyOf<A>::bits - digit_shift_), -1);
+    first_.assign(first_digit_bins, -1);
     for (size_t b = prefixes_.size(); b-- > 0;) first_[digit(prefixes_[b] << shift)] = int32_t(b);
   }
 
@@ -70,9 +68,9 @@ class Finder {
 
  private:
   bool few() const { return prefixes_.size() <= max_prefixes; }
-  size_t digit(Key<A> key) const { return size_t(key >> digit_shift_); }
+  static size_t digit(Key<A> key) { return size_t(key >> (KeyOf<A>::bits - first_digit_bits)); }
 
-  int shift_, digit_shift_;
+  int shift_;
   std::vector<Key<A>> prefixes_;
   std::vector<int32_t> first_;
 };

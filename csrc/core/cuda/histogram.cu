@@ -26,7 +26,7 @@ struct Counting {
   int n, shift, bits;
   int in_shared;   // prefixes whose counters fit there
   int64_t share;   // columns of a block
-  int32_t* first;  // by prefix, the first equal one of its segment; -1: counts nothing
+  int32_t* first;  // by prefix, the first equal one of its segment
   Count* counts;
 
   __device__ int64_t at(int64_t p, int64_t l) const { return p * segments.count + l; }
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(threads) prepare_kernel(Counting c) {
     const int64_t prefix = c.prefixes[k], l = k % c.segments.count;
     int first = 0;
     while (c.prefixes[c.at(first, l)] != prefix) ++first;
-    c.first[k] = prefix < 0 ? -1 : first;
+    c.first[k] = first;
   }
 }
 
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(threads) copy_kernel(Counting c) {
        k += int64_t(gridDim.x) * threads) {
     const int64_t at = k >> c.bits, p = at / c.segments.count, l = at % c.segments.count;
     const int first = c.first[at];
-    if (first >= 0 && first != p) c.counts[k] = c.counts_of(first, l)[k & ((1 << c.bits) - 1)];
+    if (first != p) c.counts[k] = c.counts_of(first, l)[k & ((1 << c.bits) - 1)];
   }
 }
 
