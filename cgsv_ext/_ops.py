@@ -22,11 +22,14 @@ ops = torch.ops.cgsv_ext
 _autograd = torch.library.Library("cgsv_ext", "IMPL", "Autograd")
 for _name in (
     "norms",
+    "partial_norms",
     "pack_row_",
     "aggregate",
+    "partial_aggregate",
     "update_importance",
     "quotas",
     "select",
+    "histogram",
     "download",
     "download_",
     "reward_step",
@@ -64,6 +67,11 @@ def _(updates: Sequence[Tensor]) -> Tensor:
     return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
 
 
+@torch.library.register_fake("cgsv_ext::partial_norms")
+def _(updates: Sequence[Tensor]) -> Tensor:
+    return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
+
+
 @torch.library.register_fake("cgsv_ext::pack_row_")
 def _(row: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return row.new_empty((), dtype=torch.float64)
@@ -80,6 +88,13 @@ def _(
         like.new_empty(n, dtype=torch.float64),
         like.new_empty(n, dtype=torch.float64),
     )
+
+
+@torch.library.register_fake("cgsv_ext::partial_aggregate")
+def _(updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor) -> tuple[Tensor, Tensor]:
+    n, d = _shape(updates)
+    like = updates[0]
+    return like.new_empty(d, dtype=_aggregate_dtype(updates)), like.new_empty(n + 1, dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::update_importance")
@@ -99,6 +114,11 @@ def _(aggregate: Tensor, quotas: Tensor, segments: Sequence[int] | None) -> tupl
         _per_agent(aggregate, n, segments, aggregate.dtype),
         _per_agent(aggregate, n, segments, torch.int64),
     )
+
+
+@torch.library.register_fake("cgsv_ext::histogram")
+def _(aggregate: Tensor, prefixes: Tensor, shift: int, bits: int, segments: Sequence[int] | None) -> Tensor:
+    return aggregate.new_empty((*prefixes.shape, 1 << bits), dtype=torch.int64)
 
 
 @torch.library.register_fake("cgsv_ext::download")

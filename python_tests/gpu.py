@@ -17,6 +17,7 @@ needs_cuda = pytest.mark.skipif(
     reason="needs a GPU and a build for it",
 )
 
+ops = torch.ops.cgsv_ext
 Call = Callable[[Tensor, Tensor, Tensor], Any]
 """Of updates (N, D), importance (N,) and a matrix like the updates to write to; returns all it decides."""
 
@@ -63,8 +64,17 @@ def _pack_row_(x: Tensor, r: Tensor, w: Tensor) -> Any:
     return cgsv_ext.pack_row_(w[0], [part.half() if i % 3 else part for i, part in enumerate(parts)]), w[0]
 
 
+def _histogram(x: Tensor, r: Tensor, w: Tensor) -> Any:
+    prefixes = torch.full((3, len(_parts(x))), 127 << 3, device=x.device)
+    prefixes[0], prefixes[1, 0] = 126 << 3, -1
+    return ops.histogram(_u(x).float(), prefixes, 10, 10, _parts(x))
+
+
 OPS: dict[str, Call] = {
     "norms": lambda x, r, w: cgsv_ext.norms(x),
+    "partial_norms": lambda x, r, w: ops.partial_norms([x]),
+    "partial_aggregate": lambda x, r, w: ops.partial_aggregate([x], r, 0.5, r + 1),
+    "histogram": _histogram,
     "pack_row_": _pack_row_,
     "aggregate": lambda x, r, w: cgsv_ext.aggregate(x, r, gamma=0.5),
     "update_importance": lambda x, r, w: cgsv_ext.update_importance(r, r - 0.1),

@@ -60,6 +60,9 @@ def test_the_ops_themselves_give_no_grad_either(device: torch.device) -> None:
     r = torch.tensor([0.5, 0.3, 0.2], device=device, requires_grad=True)
     results = [
         ops.norms([x]),
+        ops.partial_norms([x]),
+        *ops.partial_aggregate([x], r, 0.5, r),
+        ops.histogram(x[0], torch.tensor([3, -1], device=device), 20, 9, None),
         ops.pack_row_(torch.empty(40, device=device), [x[0], r[:0]]),
         *ops.aggregate([x], r, 0.5, None),
         ops.update_importance(r, r, 0.95, 1e-3),

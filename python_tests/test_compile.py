@@ -45,6 +45,9 @@ def samples(op: str, dtype: torch.dtype, device: torch.device) -> list[tuple[Any
     rows = [x[0].clone(), x[1].clone().view(5, 8), x[2].clone()]
     return {
         "norms": [([x],), (rows,)],
+        "partial_norms": [([x],), (rows,)],
+        "partial_aggregate": [([x], r, 0.5, r + 1), (rows, r, 0.5, r + 1)],
+        "histogram": [(u, q, 20, 11, None), (u, qs, 3, 4, segments)],
         "pack_row_": [(u.to(dtype), [x[0], x[1, :0]]), (x[2].clone(), [*rows[0].split([1, 9, 30])])],
         "gram": [([x],), (rows,)],
         "aggregate": [([x], r, 0.5, None), (rows, r, 0.5, r + 1)],
@@ -62,6 +65,9 @@ def samples(op: str, dtype: torch.dtype, device: torch.device) -> list[tuple[Any
 
 OPS = [
     "norms",
+    "partial_norms",
+    "partial_aggregate",
+    "histogram",
     "pack_row_",
     "aggregate",
     "update_importance",

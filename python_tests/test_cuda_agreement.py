@@ -13,8 +13,10 @@ from oracle import AGGREGATE_DTYPES, DTYPES, assert_same_bits, assert_same_selec
 from torch import Tensor
 
 import cgsv_ext
+from cgsv_ext import _partial
 
 pytestmark = gpu.needs_cuda
+ops = torch.ops.cgsv_ext
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=oracle.name)
 aggregates = pytest.mark.parametrize("dtype", AGGREGATE_DTYPES, ids=oracle.name)
 
@@ -79,6 +81,36 @@ def test_packed_rows_have_the_same_bits(source: torch.dtype, dtype: torch.dtype)
         torch.testing.assert_close(norm_there.cpu(), norm, rtol=1e-6, atol=0)
         assert_same_bits(norm_there, cgsv_ext.norms(there[None])[0])
         assert_same_bits(norm_there, cgsv_ext.norms(torch.stack([there, there * 2]))[0])
+
+
+@pytest.mark.parametrize("kind", ["normal", "half zeros", "nan", "one bin, few values", "all equal"])
+@aggregates
+def test_counts_are_the_same(kind: str, dtype: torch.dtype) -> None:
+    d, parts = 300_007, [100_000, 0, 7, 200_000]
+    u, bits = oracle.hard(kind, d, dtype), 31 if dtype == torch.float32 else 63
+    keys = _partial.keys(u)[:: d // 50]
+    for shift, prefixes, segments in (
+        (bits - 11, keys[:1] * 0, None),
+        (bits - 21, keys >> (bits - 11), None),
+        (bits - 31, (keys >> (bits - 21))[:, None].repeat(1, 4), parts),
+        (0, keys >> 10, None),
+    ):
+        width = 11 if shift == bits - 11 else 10
+        want = ops.histogram(u, prefixes, shift, width, segments)
+        assert_same_bits(ops.histogram(u.cuda(), prefixes.cuda(), shift, width, segments).cpu(), want)
+
+
+@dtypes
+def test_sums_of_columns_agree(dtype: torch.dtype) -> None:
+    x = oracle.updates_of("alike", 7, 300_007, dtype, 0)
+    r, norms = torch.rand(7, generator=oracle.generator(0)), cgsv_ext.norms(x)
+    squares = ops.partial_norms([x.cuda()])
+    torch.testing.assert_close(squares.cpu(), ops.partial_norms([x]), rtol=1e-6, atol=0)
+    want = ops.partial_aggregate([x], r, 0.5, norms)
+    got = ops.partial_aggregate([x.cuda()], r.cuda(), 0.5, norms.cuda())
+    torch.testing.assert_close(got[0].cpu(), want[0], rtol=1e-5, atol=1e-6 * float(want[0].abs().max()))
+    lengths = torch.cat([norms, want[1][-1:].sqrt()]) * want[1][-1].sqrt()
+    assert ((got[1].cpu() - want[1]).abs() <= 1e-6 * lengths).all()
 
 
 @dtypes

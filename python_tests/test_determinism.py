@@ -23,6 +23,7 @@ from cgsv_ext import shapley
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=oracle.name)
 THREADS = [1, 2, 5]
+ops = torch.ops.cgsv_ext
 
 
 def valuation(x: Tensor, r: Tensor) -> tuple[Any, ...]:
@@ -38,6 +39,13 @@ def valuation(x: Tensor, r: Tensor) -> tuple[Any, ...]:
     )
 
 
+def counts(u: Tensor) -> tuple[Tensor, ...]:
+    """Of the leading digit, and of the next one under some prefixes."""
+    bits = 31 if u.dtype == torch.float32 else 63
+    first = ops.histogram(u, torch.zeros(1, dtype=torch.int64, device=u.device), bits - 11, 11, None)
+    return first, ops.histogram(u, first[0].argsort(stable=True)[-30:], bits - 21, 10, None)
+
+
 def everything(x: Tensor, r: Tensor, segments: list[int] | None = None) -> tuple[Any, ...]:
     """All ops on these updates."""
     step = cgsv_ext.reward_step(x, r, segments=segments)
@@ -49,7 +57,20 @@ def everything(x: Tensor, r: Tensor, segments: list[int] | None = None) -> tuple
     cgsv_ext.download_(w, step.aggregate, selection, segments=segments, scale=0.3)
     row = torch.empty_like(x[0])
     packed = cgsv_ext.pack_row_(row, [x[0, :7], x[-1, 7:]])
-    return (step, norms, row, packed, aggregation, selection, rewards, w, cgsv_ext.gram(x), valuation(x, r))
+    partial = (ops.partial_norms([x]), *ops.partial_aggregate([x], r, 0.5, norms), *counts(step.aggregate))
+    return (
+        step,
+        norms,
+        row,
+        packed,
+        partial,
+        aggregation,
+        selection,
+        rewards,
+        w,
+        cgsv_ext.gram(x),
+        valuation(x, r),
+    )
 
 
 @pytest.mark.cpu_kernels

@@ -533,6 +533,9 @@ NUMBERS = [0.5, 0.0, -1.0, math.nan, math.inf, -math.inf, 1e308, 1]
 LISTS: list[Any] = [None, [], [D], [5, 3], [-1, 9], [0] * 9, [2**62, 2**62, D], [2**63 - 1], [1] * D]
 SCHEMAS = {
     "norms": "L",
+    "partial_norms": "L",
+    "partial_aggregate": "LTnT",
+    "histogram": "TTiiI?",
     "pack_row_": "TL",
     "aggregate": "LTnT?",
     "update_importance": "TTnn?",
@@ -553,6 +556,7 @@ def test_the_ops_survive_nonsense(data: st.DataObject) -> None:
         "T": tensor.map(lambda i: tensors[i]),
         "L": st.lists(tensor, max_size=3).map(lambda drawn: [tensors[i] for i in drawn]),
         "n": st.sampled_from(NUMBERS),
+        "i": st.sampled_from([0, 1, 8, 10, 20, 52, 63, 64, -1, 2**62, -(2**63)]),
         "I": st.sampled_from(LISTS),
     }
     op = data.draw(st.sampled_from(list(SCHEMAS)))

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 import cgsv_ext
-from cgsv_ext import Selection
+from cgsv_ext import Selection, _partial
+
+ops = torch.ops.cgsv_ext
 
 SHAPES = [(1, 1), (3, 1000), (10, 4099), (13, 2050), (70, 300), (5, 70_001)]
 KINDS = ["normal", "few values", "one bin, few values", "half zeros", "nan", "many bins"]
@@ -52,6 +54,8 @@ def _rounds(device: torch.device) -> Iterator[Any]:
             row = torch.full_like(x[0], 7).to(device)
             yield cgsv_ext.pack_row_(row, [x[-1, 1:].half().to(device), x[0, :1].to(device)]), row
             yield cgsv_ext.aggregate(x.to(device), r.to(device), gamma=0.5)
+            yield ops.partial_norms([x.to(device)])
+            yield ops.partial_aggregate([x.to(device)], r.to(device), 0.5, given)
             yield cgsv_ext.update_importance(r.to(device), r.to(device))
             yield cgsv_ext.quotas(r.to(device), segments)
 
@@ -63,6 +67,11 @@ def _selections(device: torch.device) -> Iterator[tuple[Any, Any]]:
             expected = cgsv_ext.select(u, q)
             got = cgsv_ext.select(u.to(device), q.to(device))
             yield Selection(*(t.cpu() for t in got)), expected
+            for parts in (None, [7_000, 0, 13_011]):
+                prefixes = _partial.keys(expected.magnitude) >> 20
+                prefixes = prefixes if parts is None else prefixes[:, None].repeat(1, 3)
+                counts = ops.histogram(u.to(device), prefixes.to(device), 10, 10, parts)
+                yield counts.cpu(), ops.histogram(u, prefixes, 10, 10, parts)
             there = Selection(*(t.to(device) for t in expected))
             for to in (torch.float32, torch.bfloat16):
                 v = cgsv_ext.download(u.to(device), there, dtype=to)

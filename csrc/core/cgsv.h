@@ -82,6 +82,14 @@ struct Selection {
   const int64_t* last_index;
 };
 
+// A digit of keys to count, under (n, segments) prefixes row by row.
+struct Prefixes {
+  const int64_t* data;
+  int64_t n;
+  int shift, bits;
+};
+constexpr int most_digit_bits = 16;
+
 // How the host offers its threads, in the shape of torch's parallel_for: body is called with
 // disjoint parts of [begin, end) that cover it, from at most `count` threads.
 struct Threads {
@@ -100,6 +108,9 @@ namespace cpu {
 // norms[i] = ‖Δw_i‖. Reads the updates once. A row's norm has the same bits in any matrix.
 void norms(const Rows& updates, double* norms, const Threads& threads);
 
+// squares[i] = Σ_j x_ij², of which norms[i] is the root: for rows of which others hold further columns.
+void partial_norms(const Rows& updates, double* squares, const Threads& threads);
+
 // The parts, one after the other, as the one row of `row`, of whose d elements their sizes are the sum:
 // each element rounded once, to nearest even (a float64 to a half type, too), and copied bit by bit
 // where the dtypes agree. *norm = ‖row‖ as written, to the bit as `norms` has it. Reads the parts once.
@@ -110,6 +121,11 @@ void pack_row(const PartList& parts, const MutableRows& row, double* norm, const
 // Reads the updates once.
 void aggregate(const Rows& updates, const double* norms, const double* weights, double gamma,
                void* aggregate, double* cosines, const Threads& threads);
+
+// u_N of the columns at hand, the norms being those of whole rows, and what the cosines are made of:
+// dots[i] = ⟨Δw_i, u_N⟩, 0 for an agent that takes no part, and dots[n] = ‖u_N‖².
+void partial_aggregate(const Rows& updates, const double* norms, const double* weights,
+                       double gamma, void* aggregate, double* dots, const Threads& threads);
 
 // Equation (4): result = normalise(max(floor, α · importance + (1 − α) · cosines)); floor = −inf
 // turns the clamp off. All zero where the sum is not positive.
@@ -125,6 +141,14 @@ void quotas(int64_t n, const double* importance, const Segments& segments, doubl
 // once or twice more for each digit that does not tell entries apart.
 void select(const Aggregate& aggregate, int64_t n, const int64_t* quotas, const Segments& segments,
             void* magnitude, int64_t* last_index, const Threads& threads);
+
+// What one machine's entries tell those who select from the entries of many. Of the entries of segment
+// l whose key >> (shift + bits) is prefixes[p][l], counts[p][l][digit] have
+// (key >> shift) mod 2^bits == digit; the key is that of key.h. A prefix that no key has, −1 say,
+// counts nothing; the same one twice counts twice. Needs shift ≥ 0, 1 ≤ bits ≤ most_digit_bits, and
+// shift + bits at most the bits of a key. Reads the aggregate once.
+void histogram(const Aggregate& aggregate, const Prefixes& prefixes, const Segments& segments,
+               int64_t* counts, const Threads& threads);
 
 // v_i: the aggregate where agent i keeps it, rounded to the row's dtype, and +0 elsewhere.
 void download(const Aggregate& aggregate, const Selection& selection, const Segments& segments,

@@ -40,6 +40,9 @@ struct Values {
 // norms[i] = ‖Δw_i‖. Reads the updates once. A row's norm has the same bits in any matrix.
 cudaError_t norms(const Rows& updates, double* norms, const Stream& stream);
 
+// squares[i] = Σ_j x_ij², of which norms[i] is the root.
+cudaError_t partial_norms(const Rows& updates, double* squares, const Stream& stream);
+
 // The parts, one after the other, as the one row of `row`, each element rounded once; *norm = ‖row‖ as
 // written, to the bit as `norms` has it. Reads the parts once.
 cudaError_t pack_row(const PartList& parts, const MutableRows& row, double* norm,
@@ -50,6 +53,10 @@ cudaError_t pack_row(const PartList& parts, const MutableRows& row, double* norm
 cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* given_norms,
                       double gamma, void* aggregate, double* cosines, double* norms,
                       const Stream& stream);
+
+// u_N of the columns at hand, the norms being those of whole rows, and n + 1 dots, as on the CPU.
+cudaError_t partial_aggregate(const Rows& updates, const Values& weights, const Values& norms,
+                              double gamma, void* aggregate, double* dots, const Stream& stream);
 
 // Equation (4), and (5).
 cudaError_t update_importance(int64_t n, const Values& importance, const Values& cosines,
@@ -62,6 +69,11 @@ cudaError_t quotas(int64_t n, const Values& importance, const Segments& segments
 cudaError_t select(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
                    const Segments& segments, void* magnitude, int64_t* last_index,
                    const Stream& stream);
+
+// A digit of the keys under (n, S) prefixes, as on the CPU. Reads the aggregate once for up to 1024
+// prefixes.
+cudaError_t histogram(const Aggregate& aggregate, const Prefixes& prefixes,
+                      const Segments& segments, int64_t* counts, const Stream& stream);
 
 // v_i, and w_i += scale · v_i. The selection is (n, S), row by row.
 cudaError_t download(const Aggregate& aggregate, const Selection& selection,

@@ -58,8 +58,10 @@ namespace core {
 using cpu::download;
 using cpu::download_;
 using cpu::gram;
+using cpu::histogram;
 using cpu::norms;
 using cpu::pack_row;
+using cpu::partial_norms;
 using cpu::reward_step;
 using cpu::select;
 
@@ -72,6 +74,11 @@ inline void aggregate(const Rows& updates, const double* weights, const double* 
     cpu::norms(updates, found, way);
   }
   cpu::aggregate(updates, found, weights, gamma, u, cosines, way);
+}
+
+inline void partial_aggregate(const Rows& updates, const double* weights, const double* norms,
+                              double gamma, void* u, double* dots, const Way& way) {
+  cpu::partial_aggregate(updates, norms, weights, gamma, u, dots, way);
 }
 
 inline void update_importance(int64_t n, const double* importance, const double* cosines,

@@ -92,6 +92,10 @@ inline void norms(const Rows& updates, double* norms, const Way& way) {
   run(way, [&](const cuda::Stream& on) { return cuda::norms(updates, norms, on); });
 }
 
+inline void partial_norms(const Rows& updates, double* squares, const Way& way) {
+  run(way, [&](const cuda::Stream& on) { return cuda::partial_norms(updates, squares, on); });
+}
+
 inline void pack_row(const PartList& parts, const MutableRows& row, double* norm, const Way& way) {
   run(way, [&](const cuda::Stream& on) { return cuda::pack_row(parts, row, norm, on); });
 }
@@ -102,6 +106,20 @@ inline void aggregate(const Rows& updates, const double* weights, const double* 
   run(way, [&](const cuda::Stream& on) {
     return cuda::aggregate(updates, values(weights), given ? &norms : nullptr, gamma, u, cosines,
                            found, on);
+  });
+}
+
+inline void partial_aggregate(const Rows& updates, const double* weights, const double* norms,
+                              double gamma, void* u, double* dots, const Way& way) {
+  run(way, [&](const cuda::Stream& on) {
+    return cuda::partial_aggregate(updates, values(weights), values(norms), gamma, u, dots, on);
+  });
+}
+
+inline void histogram(const Aggregate& aggregate, const Prefixes& prefixes,
+                      const Segments& segments, int64_t* counts, const Way& way) {
+  run(way, [&](const cuda::Stream& on) {
+    return cuda::histogram(aggregate, prefixes, segments, counts, on);
   });
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <sstream>
 
+#include "../core/key.h"
+
 namespace cgsv::binding {
 
 std::string text(double value) {
@@ -208,6 +210,18 @@ std::vector<Part> Checks::parts(const std::vector<Tensor>& tensors, int64_t d) c
     fail("parts of D = " + std::to_string(d) + " elements in all", std::to_string(size));
   }
   return parts;
+}
+
+void Checks::digit(int64_t shift, int64_t bits, DType dtype) const {
+  const int64_t all = dtype == DType::f64 ? KeyOf<double>::bits : KeyOf<float>::bits;
+  if (bits < 1 || bits > most_digit_bits) {
+    fail("bits to be in [1, " + std::to_string(most_digit_bits) + "]", std::to_string(bits));
+  }
+  if (shift < 0 || shift > all - bits) {
+    fail("shift to be in [0, " + std::to_string(all - bits) + "] for " + std::to_string(bits) +
+             " of " + std::to_string(all) + " bits",
+         std::to_string(shift));
+  }
 }
 
 Sizes Checks::segments(const std::optional<Sizes>& given, int64_t d) const {

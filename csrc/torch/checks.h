@@ -55,6 +55,8 @@ class Checks {
   int64_t agents(const char* name, const Tensor& t) const;
   void same_dtype(const char* name, const Tensor& t, const Tensor& updates) const;
   void columns(const char* name, int64_t got, int64_t d) const;
+  // Bits of a key of this dtype.
+  void digit(int64_t shift, int64_t bits, DType dtype) const;
   // The segments, or the whole of d.
   Sizes segments(const std::optional<Sizes>& given, int64_t d) const;
   void sizes(const Sizes& sizes) const;

@@ -42,6 +42,10 @@ class Cpu {
 
   void norms(const Rows& updates, double* norms) { cpu::norms(updates, norms, threads_); }
 
+  void partial_norms(const Rows& updates, double* squares) {
+    cpu::partial_norms(updates, squares, threads_);
+  }
+
   void pack_row(const PartList& parts, const MutableRows& row, double* norm) {
     cpu::expect_writes(row.base, row.d * size_of(row.dtype));
     cpu::pack_row(parts, row, norm, threads_);
@@ -58,6 +62,12 @@ class Cpu {
     cpu::aggregate(updates, norms, weights.data(), gamma, aggregate, cosines, threads_);
   }
 
+  void partial_aggregate(const Rows& updates, const Vector& weights, const Vector& norms,
+                         double gamma, void* aggregate, double* dots) {
+    expect_aggregate(aggregate, updates);
+    cpu::partial_aggregate(updates, norms.data(), weights.data(), gamma, aggregate, dots, threads_);
+  }
+
   void update_importance(int64_t n, const Vector& importance, const Vector& cosines, double alpha,
                          double floor, double* result) {
     cpu::update_importance(n, importance.data(), cosines.data(), alpha, floor, result);
@@ -71,6 +81,11 @@ class Cpu {
   void select(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
               const Segments& segments, void* magnitude, int64_t* last_index) {
     cpu::select(aggregate, n, quotas, segments, magnitude, last_index, threads_);
+  }
+
+  void histogram(const Aggregate& aggregate, const Prefixes& prefixes, const Segments& segments,
+                 int64_t* counts) {
+    cpu::histogram(aggregate, prefixes, segments, counts, threads_);
   }
 
   void download(const Aggregate& aggregate, const Selection& selection, const Segments& segments,

@@ -77,6 +77,10 @@ class Cuda {
 
   void norms(const Rows& updates, double* norms) { check(cuda::norms(updates, norms, stream_)); }
 
+  void partial_norms(const Rows& updates, double* squares) {
+    check(cuda::partial_norms(updates, squares, stream_));
+  }
+
   void pack_row(const PartList& parts, const MutableRows& row, double* norm) {
     check(cuda::pack_row(parts, row, norm, stream_));
   }
@@ -85,6 +89,11 @@ class Cuda {
                  double gamma, void* aggregate, double* cosines, double* norms) {
     check(
         cuda::aggregate(updates, weights, given_norms, gamma, aggregate, cosines, norms, stream_));
+  }
+
+  void partial_aggregate(const Rows& updates, const Vector& weights, const Vector& norms,
+                         double gamma, void* aggregate, double* dots) {
+    check(cuda::partial_aggregate(updates, weights, norms, gamma, aggregate, dots, stream_));
   }
 
   void update_importance(int64_t n, const Vector& importance, const Vector& cosines, double alpha,
@@ -100,6 +109,11 @@ class Cuda {
   void select(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
               const Segments& segments, void* magnitude, int64_t* last_index) {
     check(cuda::select(aggregate, n, quotas, segments, magnitude, last_index, stream_));
+  }
+
+  void histogram(const Aggregate& aggregate, const Prefixes& prefixes, const Segments& segments,
+                 int64_t* counts) {
+    check(cuda::histogram(aggregate, prefixes, segments, counts, stream_));
   }
 
   void download(const Aggregate& aggregate, const Selection& selection, const Segments& segments,

@@ -7,16 +7,23 @@
 
 STABLE_TORCH_LIBRARY(cgsv_ext, m) {
   m.def("norms(Tensor[] updates) -> Tensor");
+  m.def("partial_norms(Tensor[] updates) -> Tensor");
   m.def("pack_row_(Tensor(a!) row, Tensor[] parts) -> Tensor");
   m.def(
       "aggregate(Tensor[] updates, Tensor weights, float gamma, Tensor? norms) -> "
       "(Tensor aggregate, Tensor cosines, Tensor norms)");
+  m.def(
+      "partial_aggregate(Tensor[] updates, Tensor weights, float gamma, Tensor norms) -> "
+      "(Tensor aggregate, Tensor dots)");
   m.def(
       "update_importance(Tensor importance, Tensor cosines, float alpha, float? floor) -> Tensor");
   m.def("quotas(Tensor importance, SymInt[] sizes, float beta) -> Tensor");
   m.def(
       "select(Tensor aggregate, Tensor quotas, SymInt[]? segments) -> "
       "(Tensor magnitude, Tensor last_index)");
+  m.def(
+      "histogram(Tensor aggregate, Tensor prefixes, int shift, int bits, SymInt[]? segments) -> "
+      "Tensor");
   m.def(
       "download(Tensor aggregate, Tensor magnitude, Tensor last_index, SymInt[]? segments, "
       "Tensor(a!) out) -> ()");

@@ -45,6 +45,16 @@ Tensor norms(const std::vector<Tensor>& updates) {
 }
 
 template <class Backend>
+Tensor partial_norms(const std::vector<Tensor>& updates) {
+  const Checks checks("partial_norms", updates);
+  const RowList<const std::byte> list(checks, "updates", updates);
+  Backend backend(checks, updates[0]);
+  Tensor squares = new_tensor(backend.device(), {list.n()}, ScalarType::Double);
+  backend.partial_norms(list.rows(), out<double>(squares));
+  return squares;
+}
+
+template <class Backend>
 Tensor pack_row_(const Tensor& row, const std::vector<Tensor>& parts) {
   const Checks checks("pack_row_", {row});
   materialize(row);
@@ -78,6 +88,25 @@ std::tuple<Tensor, Tensor, Tensor> aggregate(const std::vector<Tensor>& updates,
   backend.aggregate(rows, Backend::vector(weights), pointer(vector<Backend>(norms)), gamma, out(u),
                     out<double>(cosines), out<double>(found));
   return {u, cosines, found};
+}
+
+template <class Backend>
+std::tuple<Tensor, Tensor> partial_aggregate(const std::vector<Tensor>& updates,
+                                             const Tensor& weights, double gamma,
+                                             const Tensor& norms) {
+  const Checks checks("partial_aggregate", updates);
+  const RowList<const std::byte> list(checks, "updates", updates);
+  const Rows rows = list.rows();
+  checks.vector("weights", weights, rows.n);
+  checks.vector("norms", norms, rows.n);
+  checks.gamma(gamma);
+
+  Backend backend(checks, weights);
+  Tensor u = new_aggregate(backend.device(), rows.d, rows.dtype);
+  Tensor dots = new_tensor(backend.device(), {rows.n + 1}, ScalarType::Double);
+  backend.partial_aggregate(rows, Backend::vector(weights), Backend::vector(norms), gamma, out(u),
+                            out<double>(dots));
+  return {u, dots};
 }
 
 template <class Backend>
@@ -126,6 +155,25 @@ std::tuple<Tensor, Tensor> select(const Tensor& aggregate, const Tensor& quotas,
   Tensor last_index = new_per_agent(backend.device(), n, segments, ScalarType::Long);
   backend.select(u, n, in<int64_t>(given), view(sizes), out(magnitude), out<int64_t>(last_index));
   return {magnitude, last_index};
+}
+
+template <class Backend>
+Tensor histogram(const Tensor& aggregate, const Tensor& prefixes, int64_t shift, int64_t bits,
+                 const std::optional<Sizes>& segments) {
+  const Checks checks("histogram", {aggregate});
+  const Aggregate u = aggregate_of(checks, aggregate);
+  const Sizes sizes = checks.segments(segments, u.d);
+  checks.per_agent("prefixes", prefixes, segments, ScalarType::Long);
+  checks.digit(shift, bits, u.dtype);
+  const int64_t n = prefixes.size(0), digits = int64_t(1) << bits;
+  const Tensor given = table(prefixes);
+  Backend backend(checks, aggregate);
+  Tensor counts =
+      segments ? new_tensor(backend.device(), {n, int64_t(sizes.size()), digits}, ScalarType::Long)
+               : new_tensor(backend.device(), {n, digits}, ScalarType::Long);
+  backend.histogram(u, {in<int64_t>(given), n, int(shift), int(bits)}, view(sizes),
+                    out<int64_t>(counts));
+  return counts;
 }
 
 // A selection handed in by the caller, checked and laid out as the core wants it.
@@ -265,11 +313,14 @@ Tensor gram(const std::vector<Tensor>& updates) {
 template <class Backend>
 void implement(torch::stable::detail::StableLibrary& library) {
   library.impl("norms", TORCH_BOX(&norms<Backend>));
+  library.impl("partial_norms", TORCH_BOX(&partial_norms<Backend>));
   library.impl("pack_row_", TORCH_BOX(&pack_row_<Backend>));
   library.impl("aggregate", TORCH_BOX(&aggregate<Backend>));
+  library.impl("partial_aggregate", TORCH_BOX(&partial_aggregate<Backend>));
   library.impl("update_importance", TORCH_BOX(&update_importance<Backend>));
   library.impl("quotas", TORCH_BOX(&quotas<Backend>));
   library.impl("select", TORCH_BOX(&select<Backend>));
+  library.impl("histogram", TORCH_BOX(&histogram<Backend>));
   library.impl("download", TORCH_BOX(&download<Backend>));
   library.impl("download_", TORCH_BOX(&download_<Backend>));
   library.impl("reward_step", TORCH_BOX(&reward_step<Backend>));

@@ -34,10 +34,11 @@ inline int32_t code_of(ScalarType dtype) {
   }
 }
 
-// Contiguous and uninitialised. Straight from the C interface, at half the price of the dispatched
+// Contiguous and uninitialised, of three dimensions at most. Straight from the C interface, at half the price of the dispatched
 // torch::stable::empty: a small step feels the eight of these.
 inline Tensor new_tensor(Device device, std::initializer_list<int64_t> sizes, ScalarType dtype) {
-  const int64_t strides[] = {sizes.size() == 2 ? sizes.begin()[1] : 1, 1};
+  int64_t strides[3] = {1, 1, 1};
+  for (size_t k = sizes.size(); k-- > 1;) strides[k - 1] = strides[k] * sizes.begin()[k];
   AtenTensorHandle handle;
   if (aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides, code_of(dtype),
                                device.type, device.index, &handle) != AOTI_TORCH_SUCCESS) {

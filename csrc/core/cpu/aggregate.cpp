@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "norms.h"
+
 namespace cgsv::cpu {
 namespace {
 
@@ -22,8 +24,7 @@ bool is_moderate(double length) { return length > 1e-10 && length < 1e10; }
 
 template <class A>
 void aggregate_into(const Rows& updates, const double* norms, const double* weights, double gamma,
-                    A* aggregate, double* cosines, Histogram<A>* histogram,
-                    const Threads& threads) {
+                    A* aggregate, double* dots, Histogram<A>* histogram, const Threads& threads) {
   const Chunks chunks(updates.d);
   const UpdateKernels& kernel = kernels().updates[int(updates.dtype)];
   const UpdateKernels& on_u = kernels().updates[int(aggregate_dtype(updates.dtype))];
@@ -35,7 +36,6 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
   double longest = 0;  // that ‖u‖ can be
   bool moderate = true;
   for (int64_t i = 0; i < updates.n; ++i) {
-    cosines[i] = 0;
     if (!is_valid(norms[i])) continue;
     agents.push_back(i);
     coefficients.push_back(std::isfinite(weights[i]) ? weights[i] * gamma / norms[i] : 0);
@@ -43,8 +43,8 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
     moderate &= is_moderate(norms[i]);
   }
   moderate &= is_moderate(longest);
-  const auto dots = moderate ? kernel.dots : kernel.wide_dots;
-  const auto dots_on_u = moderate ? on_u.dots : on_u.wide_dots;
+  const auto add_dots = moderate ? kernel.dots : kernel.wide_dots;
+  const auto add_square = moderate ? on_u.dots : on_u.wide_dots;
   const int64_t n = int64_t(agents.size());
 
   const int64_t tile = tile_columns(std::max<int64_t>(n, 1), bytes);
@@ -68,23 +68,24 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
       const void* const u = aggregate + j;
       for (int64_t k = 0; k < n; ++k) x[k] = updates.row(agents[k]) + j * bytes;
       kernel.weighted_sum(x, coefficients.data(), n, count, aggregate + j);
-      dots(x, n, u, count, sums);
-      dots_on_u(&u, 1, u, count, sums + n);
+      add_dots(x, n, u, count, sums);
+      add_square(&u, 1, u, count, sums + n);
       if (histogram) histogram->add(aggregate + j, count, slot);
     }
     std::copy_n(sums, n + 1, &partial[c * (n + 1)]);
   });
 
-  const auto total = [&](int64_t k) {
-    double sum = 0;
-    for (int64_t c = 0; c < chunks.count; ++c) sum += partial[c * (n + 1) + k];
-    return sum;
-  };
-  const double length = std::sqrt(total(n));
-  if (!is_valid(length)) return;
-  for (int64_t k = 0; k < n; ++k) {
-    const double cosine = total(k) / (norms[agents[k]] * length);
-    cosines[agents[k]] = std::clamp(cosine, -1.0, 1.0);
+  const auto total = [&](int64_t k) { return sum_of(partial.data() + k, chunks.count, n + 1); };
+  std::fill_n(dots, updates.n, 0);
+  for (int64_t k = 0; k < n; ++k) dots[agents[k]] = total(k);
+  dots[updates.n] = total(n);
+}
+
+void cosines_of(int64_t n, const double* dots, const double* norms, double* cosines) {
+  const double length = std::sqrt(dots[n]);
+  for (int64_t i = 0; i < n; ++i) {
+    const bool valid = is_valid(norms[i]) && is_valid(length);
+    cosines[i] = valid ? std::clamp(dots[i] / (norms[i] * length), -1.0, 1.0) : 0;
   }
 }
 
@@ -93,15 +94,22 @@ template void aggregate_into(const Rows&, const double*, const double*, double, 
 template void aggregate_into(const Rows&, const double*, const double*, double, double*, double*,
                              Histogram<double>*, const Threads&);
 
-void aggregate(const Rows& updates, const double* norms, const double* weights, double gamma,
-               void* aggregate, double* cosines, const Threads& threads) {
+void partial_aggregate(const Rows& updates, const double* norms, const double* weights,
+                       double gamma, void* aggregate, double* dots, const Threads& threads) {
   if (aggregate_dtype(updates.dtype) == DType::f64) {
-    aggregate_into<double>(updates, norms, weights, gamma, static_cast<double*>(aggregate), cosines,
+    aggregate_into<double>(updates, norms, weights, gamma, static_cast<double*>(aggregate), dots,
                            nullptr, threads);
   } else {
-    aggregate_into<float>(updates, norms, weights, gamma, static_cast<float*>(aggregate), cosines,
+    aggregate_into<float>(updates, norms, weights, gamma, static_cast<float*>(aggregate), dots,
                           nullptr, threads);
   }
+}
+
+void aggregate(const Rows& updates, const double* norms, const double* weights, double gamma,
+               void* aggregate, double* cosines, const Threads& threads) {
+  std::vector<double> dots(updates.n + 1);
+  partial_aggregate(updates, norms, weights, gamma, aggregate, dots.data(), threads);
+  cosines_of(updates.n, dots.data(), norms, cosines);
 }
 
 }  // namespace cgsv::cpu

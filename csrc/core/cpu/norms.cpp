@@ -21,14 +21,14 @@ double Squares::total() const {
   return sums[0];
 }
 
-double norm_of(const double* totals, int64_t count, int64_t stride) {
+double sum_of(const double* totals, int64_t count, int64_t stride) {
   double sum = 0;
   for (int64_t c = 0; c < count; ++c) sum += totals[c * stride];
   // Which NaN a sum of two gives depends on the compiler's order of them.
-  return std::isnan(sum) ? std::numeric_limits<double>::quiet_NaN() : std::sqrt(sum);
+  return std::isnan(sum) ? std::numeric_limits<double>::quiet_NaN() : sum;
 }
 
-void norms(const Rows& updates, double* norms, const Threads& threads) {
+void partial_norms(const Rows& updates, double* squares, const Threads& threads) {
   const int64_t n = updates.n;
   const Chunks chunks = norm_chunks(updates.d);
   const int64_t bytes = size_of(updates.dtype);
@@ -37,11 +37,16 @@ void norms(const Rows& updates, double* norms, const Threads& threads) {
   const int64_t tasks = chunks.count * n;
   for_each(threads, slots_for(threads, tasks, n * updates.d), tasks, [&](int64_t task, int) {
     const int64_t c = task / n, i = task % n;
-    Squares squares(updates.dtype);
-    squares.add(updates.row(i) + chunks.begin(c) * bytes, chunks.size(c));
-    totals[task] = squares.total();
+    Squares chunk(updates.dtype);
+    chunk.add(updates.row(i) + chunks.begin(c) * bytes, chunks.size(c));
+    totals[task] = chunk.total();
   });
-  for (int64_t i = 0; i < n; ++i) norms[i] = norm_of(totals.data() + i, chunks.count, n);
+  for (int64_t i = 0; i < n; ++i) squares[i] = sum_of(totals.data() + i, chunks.count, n);
+}
+
+void norms(const Rows& updates, double* norms, const Threads& threads) {
+  partial_norms(updates, norms, threads);
+  for (int64_t i = 0; i < updates.n; ++i) norms[i] = std::sqrt(norms[i]);
 }
 
 }  // namespace cpu

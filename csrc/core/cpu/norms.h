@@ -22,7 +22,7 @@ class Squares {
   double lanes_[square_lanes] = {};
 };
 
-// ‖x‖ from the totals of `count` chunks, each `stride` after the one before.
-double norm_of(const double* totals, int64_t count, int64_t stride);
+// The sum over `count` chunks, each `stride` after the one before; one NaN for all.
+double sum_of(const double* totals, int64_t count, int64_t stride);
 
 }  // namespace cgsv::cpu

@@ -1,4 +1,5 @@
 // The parts of an update become one row, and its norm comes along.
+#include <cmath>
 #include <vector>
 
 #include "norms.h"
@@ -43,7 +44,7 @@ void pack_row(const PartList& parts, const MutableRows& row, double* norm, const
     }
     totals[c] = squares.total();
   });
-  *norm = norm_of(totals.data(), chunks.count, 1);
+  *norm = std::sqrt(sum_of(totals.data(), chunks.count, 1));
 }
 
 }  // namespace cgsv::cpu

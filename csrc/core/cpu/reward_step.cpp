@@ -42,8 +42,10 @@ void run(const RewardStep& step, const Threads& threads) {
   std::optional<Histogram<A>> counted;
   if (whole && d > few_entries) counted.emplace(slots_for(threads, Chunks(d).count, n * d), d);
   Histogram<A>* const histogram = counted ? &*counted : nullptr;
+  std::vector<double> dots(n + 1);
   aggregate_into<A>(step.updates, step.norms, first_weights(step).data(), step.gamma, u,
-                    step.cosines, histogram, threads);
+                    dots.data(), histogram, threads);
+  cosines_of(n, dots.data(), step.norms, step.cosines);
   update_importance(n, step.importance, step.cosines, step.alpha, step.floor, step.new_importance);
   quotas(n, step.new_importance, segments, step.beta, step.quotas);
   if (whole) {

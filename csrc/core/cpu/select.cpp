@@ -17,10 +17,12 @@
 #include "select.h"
 
 #include <cstring>
-
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <utility>
+
+#include "finder.h"
 
 namespace cgsv::cpu {
 namespace {
@@ -43,9 +45,6 @@ struct Bin {
   int64_t count;
   int64_t first_target, last_target;
 };
-
-// Work on blocks that stay in the L1 cache while the kernels go over them prefix by prefix.
-constexpr int64_t block_size = 2048;
 
 // Key bits and index in one integer that is unique and orders as the selection does: larger first.
 // The low key bits (those below the prefix) take the top, the index counts down below them.
@@ -157,61 +156,14 @@ class Selector {
   // f(u, count, index of the first, chunk, slot) for blocks of every chunk, in parallel.
   template <class F>
   void for_each_block(const F& f) const {
-    for_each(threads_, slots_, chunks_.count, [&](int64_t c, int slot) {
-      for (int64_t j = chunks_.begin(c); j < chunks_.end(c); j += block_size) {
-        f(u_ + j, std::min(block_size, chunks_.end(c) - j), j, c, slot);
-      }
-    });
+    cpu::for_each_block(u_, chunks_, threads_, slots_, f);
   }
 
-  // Which bin holds an entry, for bins in descending order of prefix; or -1.
-  class Finder {
-   public:
-    Finder(const std::vector<Bin<A>>& bins, int shift) : shift_(shift) {
-      for (const Bin<A>& bin : bins) prefixes_.push_back(bin.prefix);
-      if (few()) return;
-      // Many bins: a table over the first digit says which is the first that can hold an entry.
-      first_.assign(first_digit_bins, -1);
-      for (size_t b = prefixes_.size(); b-- > 0;) first_[digit(prefixes_[b] << shift)] = int32_t(b);
-    }
-
-    // Local indices of the entries that may be in a bin.
-    int64_t hits(const A* u, int64_t count, uint32_t* out) const {
-      if (few()) {
-        return kernels().on<A>().match(u, count, shift_, prefixes_.data(), int(prefixes_.size()),
-                                       out);
-      }
-      int64_t found = 0;
-      for (int64_t j = 0; j < count; ++j) {
-        out[found] = uint32_t(j);
-        found += first_[digit(key_of(u[j]))] >= 0;
-      }
-      return found;
-    }
-
-    // Of one of these.
-    int64_t bin(Key<A> key) const {
-      const Key<A> prefix = key >> shift_;
-      if (few()) {  // certainly in one
-        int64_t greater = 0;
-        for (const Key<A> other : prefixes_) greater += other > prefix;
-        return greater;
-      }
-      auto at = prefixes_.begin() + first_[digit(key)];
-      if (at != prefixes_.end() && *at != prefix) {
-        at = std::lower_bound(at, prefixes_.end(), prefix, std::greater<>());
-      }
-      return at != prefixes_.end() && *at == prefix ? at - prefixes_.begin() : -1;
-    }
-
-   private:
-    bool few() const { return prefixes_.size() <= max_prefixes; }
-    static size_t digit(Key<A> key) { return size_t(key >> (KeyOf<A>::bits - first_digit_bits)); }
-
-    int shift_;
-    std::vector<Key<A>> prefixes_;  // descending
-    std::vector<int32_t> first_;
-  };
+  static Finder<A> finder_of(const std::vector<Bin<A>>& bins, int shift) {
+    std::vector<Key<A>> prefixes;
+    for (const Bin<A>& bin : bins) prefixes.push_back(bin.prefix);
+    return Finder<A>(std::move(prefixes), shift);
+  }
 
   // ------------------------------------------------------------------------------------- gather
 
@@ -225,7 +177,7 @@ class Selector {
     for (size_t b = 0; b < bins.size(); ++b) start[b + 1] = start[b] + bins[b].count;
     for (size_t b = 0; b < bins.size(); ++b) next[b] = start[b];
     std::vector<Entry> entries(start[bins.size()]);
-    const Finder finder(bins, shift_);
+    const Finder<A> finder = finder_of(bins, shift_);
 
     // Entries leave a thread in batches: a counter that every core wants for every entry took longer
     // than all else here.
@@ -317,7 +269,7 @@ class Selector {
   // Settles all targets when no bits are left, so that every prefix is a key.
   void tally(const std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) const {
     const size_t n = bins.size();
-    const Finder finder(bins, shift_);
+    const Finder<A> finder = finder_of(bins, shift_);
     std::vector<int64_t> counts(chunks_.count * n);
     for_each_block([&](const A* u, int64_t count, int64_t, int64_t c, int) {
       uint32_t hits[block_size];
@@ -368,7 +320,7 @@ class Selector {
   std::vector<Bin<A>> refine(const std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) {
     const int digit = std::min(8, shift_);
     const int64_t radix = int64_t(1) << digit;
-    const Finder finder(bins, shift_);
+    const Finder<A> finder = finder_of(bins, shift_);
     shift_ -= digit;
     std::vector<std::vector<int64_t>> tables(slots_);
     for (auto& table : tables) table.resize(bins.size() * radix);

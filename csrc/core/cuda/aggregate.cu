@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(threads)
     }
   }
   any = __syncthreads_or(any);
-  const double norm = w.partial ? norm_of(w.partial + i * w.partial_count, w.partial_count)
+  const double norm = w.partial ? sqrt(sum_of(w.partial + i * w.partial_count, w.partial_count))
                                 : value_at(w.given_norms, i);
   if (threadIdx.x != 0) return;
   const bool valid = norm > 0 && isfinite(norm);
@@ -256,6 +256,12 @@ __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0) cosines[i] = cosine;
 }
 
+__global__ void __launch_bounds__(threads)
+    finish_dots_kernel(const double* partial, int64_t chunks, double* dots) {
+  const double dot = sum_of(partial + blockIdx.x * chunks, chunks);
+  if (threadIdx.x == 0) dots[blockIdx.x] = dot;
+}
+
 template <class T, int kRows>
 cudaError_t run(const RowView<const std::byte>& updates, const Row* rows, const Tiling& tiling,
                 void* aggregate, double* partial, Count* table, const Stream& stream) {
@@ -316,9 +322,15 @@ cudaError_t aggregate_chunks(const RowView<const std::byte>& updates, DType dtyp
   });
 }
 
-cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* given_norms,
-                      double gamma, void* aggregate, double* cosines, double* norms,
-                      const Stream& stream) {
+namespace {
+
+// u_N, the norms, given or measured, and, by chunks, what the dots are the sums of.
+struct Summed {
+  const double* partial;
+  int64_t chunks;
+};
+cudaError_t sum(const Rows& updates, const Values& weights, const Values* given_norms, double gamma,
+                void* aggregate, double* norms, Summed* summed, const Stream& stream) {
   const int64_t n = updates.n;
   const NormChunks norm_chunks(updates.d);
   const Tiling tiling = cuda::tiling(n, updates.d, updates.dtype);
@@ -330,6 +342,7 @@ cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* 
   scratch.reserve(&norm_partial, given_norms ? 0 : n * norm_chunks.count);
   scratch.reserve(&row_table, tiling.row_count());
   scratch.reserve(&partial, (n + 1) * tiling.chunks);
+  if (norms == nullptr) scratch.reserve(&norms, n);
   CGSV_TRY(scratch.allocate(stream));
 
   RowView<const std::byte> rows;
@@ -348,9 +361,27 @@ cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* 
   weighing.rows = row_table;
   weighing.row_count = tiling.row_count();
   CGSV_TRY(weigh(rows, weighing, stream));
-  CGSV_TRY(aggregate_chunks(rows, updates.dtype, row_table, aggregate, partial, nullptr, stream));
-  return launch(stream, {n, threads}, finish_cosines_kernel, n, partial, tiling.chunks, norms,
-                cosines);
+  *summed = {partial, tiling.chunks};
+  return aggregate_chunks(rows, updates.dtype, row_table, aggregate, partial, nullptr, stream);
+}
+
+}  // namespace
+
+cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* given_norms,
+                      double gamma, void* aggregate, double* cosines, double* norms,
+                      const Stream& stream) {
+  Summed summed;
+  CGSV_TRY(sum(updates, weights, given_norms, gamma, aggregate, norms, &summed, stream));
+  return launch(stream, {updates.n, threads}, finish_cosines_kernel, updates.n, summed.partial,
+                summed.chunks, norms, cosines);
+}
+
+cudaError_t partial_aggregate(const Rows& updates, const Values& weights, const Values& norms,
+                              double gamma, void* aggregate, double* dots, const Stream& stream) {
+  Summed summed;
+  CGSV_TRY(sum(updates, weights, &norms, gamma, aggregate, nullptr, &summed, stream));
+  return launch(stream, {updates.n + 1, threads}, finish_dots_kernel, summed.partial, summed.chunks,
+                dots);
 }
 
 }  // namespace cgsv::cuda

@@ -52,13 +52,8 @@ cudaError_t aggregate_chunks(const RowView<const std::byte>& updates, DType dtyp
 // cos(u_i, u_N) from the sums over the chunks, by a whole block.
 __device__ inline double cosine_of(int64_t i, int64_t n, const double* partial, int64_t chunks,
                                    double norm) {
-  double dot = 0, square = 0;
-  for (int64_t c = threadIdx.x; c < chunks; c += blockDim.x) {
-    dot += partial[i * chunks + c];
-    square += partial[n * chunks + c];
-  }
-  dot = block_sum(dot);
-  const double length = sqrt(block_sum(square));
+  const double dot = sum_of(partial + i * chunks, chunks);
+  const double length = sqrt(sum_of(partial + n * chunks, chunks));
   const bool valid = norm > 0 && isfinite(norm) && length > 0 && isfinite(length);
   return valid ? fmin(1.0, fmax(-1.0, dot / (norm * length))) : 0;
 }

@@ -14,9 +14,18 @@ using Count = unsigned long long;
 constexpr int first_digit_bits = 13;
 constexpr int first_digits = 1 << first_digit_bits;
 
-// counters[bin] += 1 for every lane with `counted`; the whole warp calls. Lanes that share a bin add
+// Lists of prefixes, by a hash of all bits: rounded values have low bits in common, layers high ones.
+constexpr int head_bits = 11, heads = 1 << head_bits;
+template <class K>
+__device__ unsigned head_of(K prefix) {
+  const unsigned folded = unsigned(prefix) ^ unsigned(uint64_t(prefix) >> 32);
+  return folded * 2654435769u >> (32 - head_bits);
+}
+
+// add(bin, how many) for the lanes with `counted`; the whole warp calls. Lanes that share a bin add
 // up first: otherwise vectors of few distinct values would queue at one address.
-__device__ inline void count(unsigned* counters, unsigned bin, bool counted) {
+template <class F>
+__device__ inline void count(unsigned bin, bool counted, const F& add) {
   constexpr int crowd = 4;  // fewer lanes than this may queue
   unsigned left = __ballot_sync(all_lanes, counted);
   while (left != 0) {
@@ -25,11 +34,16 @@ __device__ inline void count(unsigned* counters, unsigned bin, bool counted) {
     const unsigned same = __ballot_sync(all_lanes, counted && bin == theirs);
     const int sharing = __popc(same);
     if (sharing < crowd) break;
-    if (int(threadIdx.x) % warp_size == leader) atomicAdd(counters + theirs, unsigned(sharing));
+    if (int(threadIdx.x) % warp_size == leader) add(theirs, unsigned(sharing));
     counted = counted && bin != theirs;
     left &= ~same;
   }
-  if (counted) atomicAdd(counters + bin, 1u);
+  if (counted) add(bin, 1u);
+}
+
+// counters[bin] += 1 for every lane with `counted`.
+__device__ inline void count(unsigned* counters, unsigned bin, bool counted) {
+  count(bin, counted, [=](unsigned b, unsigned many) { atomicAdd(counters + b, many); });
 }
 
 __device__ inline void clear(unsigned* counters, int size) {

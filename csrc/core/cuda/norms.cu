@@ -33,9 +33,24 @@ __global__ void __launch_bounds__(norm_threads)
 }
 
 __global__ void __launch_bounds__(norm_threads)
-    finish_norms_kernel(const double* partial, int64_t count, double* norms) {
-  const double norm = norm_of(partial + blockIdx.x * count, count);
-  if (threadIdx.x == 0) norms[blockIdx.x] = norm;
+    finish_norms_kernel(const double* partial, int64_t count, bool squared, double* norms) {
+  const double sum = sum_of(partial + blockIdx.x * count, count);
+  if (threadIdx.x == 0) norms[blockIdx.x] = squared ? sum : sqrt(sum);
+}
+
+cudaError_t measure(const Rows& updates, bool squared, double* norms, const Stream& stream) {
+  const NormChunks chunks(updates.d);
+  int64_t* table;
+  double* partial;
+  Scratch scratch;
+  scratch.reserve(&table, table_size(updates));
+  scratch.reserve(&partial, updates.n * chunks.count);
+  CGSV_TRY(scratch.allocate(stream));
+
+  RowView<const std::byte> rows;
+  CGSV_TRY(view(updates, table, stream, &rows));
+  CGSV_TRY(sum_squares(rows, updates.dtype, partial, stream));
+  return finish_norms(partial, updates.n, chunks.count, squared, norms, stream);
 }
 
 }  // namespace
@@ -50,24 +65,17 @@ cudaError_t sum_squares(const RowView<const std::byte>& updates, DType dtype, do
   });
 }
 
-cudaError_t finish_norms(const double* partial, int64_t n, int64_t count, double* norms,
-                         const Stream& stream) {
-  return launch(stream, {n, norm_threads}, finish_norms_kernel, partial, count, norms);
+cudaError_t finish_norms(const double* partial, int64_t n, int64_t count, bool squared,
+                         double* norms, const Stream& stream) {
+  return launch(stream, {n, norm_threads}, finish_norms_kernel, partial, count, squared, norms);
 }
 
 cudaError_t norms(const Rows& updates, double* norms, const Stream& stream) {
-  const NormChunks chunks(updates.d);
-  int64_t* table;
-  double* partial;
-  Scratch scratch;
-  scratch.reserve(&table, table_size(updates));
-  scratch.reserve(&partial, updates.n * chunks.count);
-  CGSV_TRY(scratch.allocate(stream));
+  return measure(updates, false, norms, stream);
+}
 
-  RowView<const std::byte> rows;
-  CGSV_TRY(view(updates, table, stream, &rows));
-  CGSV_TRY(sum_squares(rows, updates.dtype, partial, stream));
-  return finish_norms(partial, updates.n, chunks.count, norms, stream);
+cudaError_t partial_norms(const Rows& updates, double* squares, const Stream& stream) {
+  return measure(updates, true, squares, stream);
 }
 
 }  // namespace cgsv::cuda

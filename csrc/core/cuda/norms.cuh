@@ -43,15 +43,15 @@ __device__ inline double sum_squares(const Pack<T>& x) {
 cudaError_t sum_squares(const RowView<const std::byte>& updates, DType dtype, double* partial,
                         const Stream& stream);
 
-// norms[i] = ‖Δw_i‖ from partial[i · count .. (i + 1) · count).
-cudaError_t finish_norms(const double* partial, int64_t n, int64_t count, double* norms,
-                         const Stream& stream);
+// norms[i] = ‖Δw_i‖ from partial[i · count .. (i + 1) · count), or its square.
+cudaError_t finish_norms(const double* partial, int64_t n, int64_t count, bool squared,
+                         double* norms, const Stream& stream);
 
-// ‖Δw_i‖ from row i's partial sums, by a whole block.
-__device__ inline double norm_of(const double* partial, int64_t count) {
+// The sum over a row's chunks, by a whole block.
+__device__ inline double sum_of(const double* partial, int64_t count) {
   double sum = 0;
   for (int64_t c = threadIdx.x; c < count; c += blockDim.x) sum += partial[c];
-  return sqrt(block_sum(sum));
+  return block_sum(sum);
 }
 
 }  // namespace cgsv::cuda

@@ -23,8 +23,7 @@ namespace cgsv::cuda {
 namespace {
 
 constexpr int threads = 512, warps = threads / warp_size;
-constexpr int64_t most_agents = 4096;                  // in one launch
-constexpr int head_bits = 11, heads = 1 << head_bits;  // of lists of prefixes
+constexpr int64_t most_agents = 4096;  // in one launch
 // Columns worth a block of their own.
 constexpr int64_t least_columns = 4096;
 constexpr int64_t slice_columns = 1024, most_slices = 1 << 22;
@@ -104,13 +103,6 @@ struct Shared {
            (n <= most_cached ? most_cached * 10 : n * 2);
   }
 };
-
-// The list of a prefix. All its bits matter: rounded values have low bits in common, layers high ones.
-template <class K>
-__device__ unsigned head_of(K prefix) {
-  const unsigned folded = unsigned(prefix) ^ unsigned(uint64_t(prefix) >> 32);
-  return folded * 2654435769u >> (32 - head_bits);
-}
 
 // f(segment, begin, end) for the parts of segments among this block's columns.
 template <class A, class F>

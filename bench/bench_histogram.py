@@ -1,0 +1,28 @@
+"""The digits of a selection that ranks count together, one after the other."""
+
+from __future__ import annotations
+
+import floor
+import pytest
+import torch
+from cases import STEPS, Size, quotas
+from race import Entrant, Race
+
+from cgsv_ext import _partial, select
+
+ops = torch.ops.cgsv_ext
+
+
+@pytest.mark.parametrize(("shift", "bits"), [(20, 11), (10, 10), (0, 10)], ids=["first", "second", "last"])
+@pytest.mark.parametrize("size", STEPS, ids=Size.label)
+def bench_histogram(size: Size, shift: int, bits: int, race: Race) -> None:
+    u = torch.randn(size.d, generator=torch.Generator().manual_seed(0))
+    prefixes = _partial.keys(select(u, quotas(size)).magnitude) >> (shift + bits)
+    prefixes = prefixes[:1] if shift == 20 else prefixes
+    need = floor.select(size.d)
+    entrants = [
+        Entrant("histogram", lambda: ops.histogram(u, prefixes, shift, bits, None), need),
+        floor.copy(need),
+        Entrant("PyTorch, a bincount a prefix", lambda: _partial.histogram(u, prefixes, shift, bits), need),
+    ]
+    race(size.case("histogram") | {"kind": f"bits {shift} to {shift + bits - 1}"}, entrants)
