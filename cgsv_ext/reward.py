@@ -8,8 +8,9 @@ in Collaborative Machine Learning", NeurIPS 2021.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import atanh, isfinite
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,8 +19,25 @@ from . import _checks
 from ._ops import ops
 from .types import Aggregation, RewardStep, Selection, Updates
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
-def norms(updates: Updates) -> Tensor:
+
+def _spread(group: ProcessGroup | None, value: object) -> bool:
+    """Whether :mod:`cgsv_ext.distributed` takes the call: for a group, DTensors, or structures of them."""
+    if group is not None:
+        return True
+    while not isinstance(value, Tensor):
+        if isinstance(value, Mapping):
+            value = next(iter(value.values()), None)
+        elif isinstance(value, (list, tuple, torch.nn.ParameterList)) and len(value) > 0:
+            value = value[0]
+        else:
+            return False
+    return type(value) is not Tensor and hasattr(value, "device_mesh")
+
+
+def norms(updates: Updates, *, group: ProcessGroup | None = None, dim: str = "columns") -> Tensor:
     """Length of each agent's update, ‖Δw_i‖.
 
     Parameters
@@ -33,12 +51,24 @@ def norms(updates: Updates) -> Tensor:
     Tensor
         (N,) float64; not finite where an update is not.
     """
+    if _spread(group, updates) or dim != "columns":
+        from . import distributed
+
+        return distributed.norms(updates, group=group, dim=dim)
     rows = _checks.rows("norms", "updates", updates)
     lengths: Tensor = ops.norms(rows)
     return lengths
 
 
-def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor | None = None) -> Aggregation:
+def aggregate(
+    updates: Updates,
+    weights: Tensor,
+    *,
+    gamma: float,
+    norms: Tensor | None = None,
+    group: ProcessGroup | None = None,
+    dim: str = "columns",
+) -> Aggregation:
     """Aggregate of the normalised updates and each agent's cosine with it, equations (1) and (3).
 
     ``u_N = Σ_i weights_i · Γ · Δw_i / ‖Δw_i‖`` and ``ψ_i = cos(u_i, u_N)``.
@@ -61,6 +91,10 @@ def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor 
         ``aggregate`` (D,), float64 for float64 updates and float32 for all others; ``cosines`` (N,)
         float64; ``norms`` (N,) float64. An agent whose norm is zero or not finite takes no part.
     """
+    if _spread(group, updates) or dim != "columns":
+        from . import distributed
+
+        return distributed.aggregate(updates, weights, gamma=gamma, norms=norms, group=group, dim=dim)
     rows = _checks.rows("aggregate", "updates", updates)
     weights = _checks.tensor("aggregate", "weights", weights, rows[0])
     gamma = _checks.number("aggregate", "gamma", gamma)
@@ -130,7 +164,13 @@ def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float = 1.0)
     return q.squeeze(1) if whole else q
 
 
-def select(aggregate: Tensor, quotas: Tensor, *, segments: Sequence[int] | None = None) -> Selection:
+def select(
+    aggregate: Tensor,
+    quotas: Tensor,
+    *,
+    segments: Sequence[int] | None = None,
+    group: ProcessGroup | None = None,
+) -> Selection:
     """Which entries each agent keeps: where its quota of the largest |u_N| ends, for all agents at once.
 
     Entries rank by magnitude descending, then by index ascending; exactly q_i are kept.
@@ -149,13 +189,18 @@ def select(aggregate: Tensor, quotas: Tensor, *, segments: Sequence[int] | None 
     Selection
         ``magnitude`` in the aggregate's dtype and ``last_index`` int64, in the shape of the quotas.
     """
+    if _spread(group, aggregate):
+        from . import distributed
+
+        return distributed.select(aggregate, quotas, segments=segments, group=group)
     aggregate = _checks.tensor("select", "aggregate", aggregate)
     quotas = _checks.tensor("select", "quotas", quotas, aggregate)
     parts = None if segments is None else _checks.lengths("select", "segments", segments)
     return Selection(*ops.select(aggregate, quotas, parts))
 
 
-def _selection(op: str, selection: Selection, like: Tensor) -> Selection:
+def of_selection(op: str, selection: Selection, like: Tensor) -> Selection:
+    """A selection that was handed in, its types checked."""
     if not isinstance(selection, tuple) or len(selection) != 2:
         raise TypeError(f"{op}(): expected selection to be a Selection, got {type(selection).__name__}")
     return Selection(
@@ -178,6 +223,7 @@ def download(
     segments: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
     out: Tensor | None = None,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     """What each agent downloads: v_i, the aggregate on the entries it keeps and +0 elsewhere.
 
@@ -199,8 +245,14 @@ def download(
     Tensor
         (N, D).
     """
+    if _spread(group, aggregate):
+        from . import distributed
+
+        return distributed.download(
+            aggregate, selection, segments=segments, dtype=dtype, out=out, group=group
+        )
     aggregate = _checks.tensor("download", "aggregate", aggregate)
-    magnitude, last_index = _selection("download", selection, aggregate)
+    magnitude, last_index = of_selection("download", selection, aggregate)
     parts = None if segments is None else _checks.lengths("download", "segments", segments)
     if out is None:
         n = magnitude.shape[0] if magnitude.dim() > 0 else 0
@@ -221,6 +273,7 @@ def download_(
     *,
     segments: Sequence[int] | None = None,
     scale: float = 1.0,
+    group: ProcessGroup | None = None,
 ) -> None:
     """Add each agent's download to its parameters in place: w_i += scale · v_i, never forming v_i.
 
@@ -235,8 +288,13 @@ def download_(
         Step length. Computed in the wider of the two dtypes, product and sum rounded separately, the result
         rounded once to the parameters' dtype. Finite.
     """
+    if _spread(group, parameters):
+        from . import distributed
+
+        distributed.download_(parameters, aggregate, selection, segments=segments, scale=scale, group=group)
+        return
     aggregate = _checks.tensor("download_", "aggregate", aggregate)
-    magnitude, last_index = _selection("download_", selection, aggregate)
+    magnitude, last_index = of_selection("download_", selection, aggregate)
     parts = None if segments is None else _checks.lengths("download_", "segments", segments)
     scale = _checks.number("download_", "scale", scale)
     rows = _checks.rows("download_", "parameters", parameters, aggregate)
@@ -257,6 +315,8 @@ def reward_step(
     segments: Sequence[int] | None = None,
     out: Tensor | None = None,
     dense: bool = True,
+    group: ProcessGroup | None = None,
+    dim: str = "columns",
 ) -> RewardStep:
     """One round of the mechanism: value N updates and decide what each agent downloads.
 
@@ -306,6 +366,24 @@ def reward_step(
     >>> step.rewards.count_nonzero(dim=1) == step.quotas
     tensor([True, True, True, True])
     """
+    if _spread(group, updates) or dim != "columns":
+        from . import distributed
+
+        return distributed.reward_step(
+            updates,
+            importance,
+            gamma=gamma,
+            alpha=alpha,
+            beta=beta,
+            floor=floor,
+            weights=weights,
+            norms=norms,
+            segments=segments,
+            out=out,
+            dense=dense,
+            group=group,
+            dim=dim,
+        )
     op = "reward_step"
     rows = _checks.rows(op, "updates", updates)
     like = rows[0]

@@ -1,0 +1,80 @@
+"""The three ops that a rank computes of its own columns, in plain PyTorch: their specification.
+
+:mod:`cgsv_ext.distributed` adds up over ranks what these return. They have the names, arguments and results of
+``torch.ops.cgsv_ext.partial_norms``, ``partial_aggregate`` and ``histogram``; ``updates`` is one (N, D) tensor,
+as a list of length one, or N tensors of D elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def _rows(updates: Sequence[Tensor]) -> list[Tensor]:
+    rows = list(updates[0]) if len(updates) == 1 else list(updates)
+    return [row.detach().flatten() for row in rows]
+
+
+def partial_norms(updates: Sequence[Tensor]) -> Tensor:
+    """Σ_j x_ij² of each row, (N,) float64."""
+    return torch.stack([row.double().square().sum() for row in _rows(updates)])
+
+
+def partial_aggregate(
+    updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """u of these columns, (D,), and ⟨Δw_i, u⟩ of each agent with ‖u‖² at the end, (N + 1,) float64.
+
+    ``norms`` are of whole rows. An agent whose norm is not finite and positive takes no part: its product is 0.
+    """
+    rows = _rows(updates)
+    valid = ((norms > 0) & norms.isfinite()).tolist()
+    coefficients = (weights.double().nan_to_num(0.0, 0.0, 0.0) * gamma / norms.double()).tolist()
+    u = torch.zeros(rows[0].numel(), dtype=torch.float64, device=rows[0].device)
+    for row, taking_part, coefficient in zip(rows, valid, coefficients, strict=True):
+        if taking_part:
+            u += coefficient * row.double()
+    if rows[0].dtype != torch.float64:
+        u = u.float()
+    wide = u.double()
+    dots = [
+        partial_dot(row, wide) if part else wide.new_zeros(()) for row, part in zip(rows, valid, strict=True)
+    ]
+    return u, torch.stack([*dots, partial_dot(wide, wide)])
+
+
+def partial_dot(row: Tensor, u: Tensor) -> Tensor:
+    """⟨row, u⟩ in float64, never forming a wide copy of more than some columns."""
+    total = torch.zeros((), dtype=torch.float64, device=u.device)
+    for x, y in zip(row.split(1 << 20), u.split(1 << 20), strict=True):
+        total = total + x.double() @ y.double()
+    return total
+
+
+def keys(magnitudes: Tensor) -> Tensor:
+    """The rank of each magnitude, int64: the bits of |u|, which order as |u| does; every NaN as the one above inf."""
+    integer = torch.int64 if magnitudes.dtype == torch.float64 else torch.int32
+    bits = magnitudes.abs().view(integer).long()
+    infinity = 0x7FF0000000000000 if magnitudes.dtype == torch.float64 else 0x7F800000
+    return bits.clamp(max=infinity + 1)
+
+
+def histogram(
+    aggregate: Tensor, prefixes: Tensor, shift: int, bits: int, segments: Sequence[int] | None = None
+) -> Tensor:
+    """How many entries of each digit there are below each prefix, (P, 2^bits) or (P, S, 2^bits) int64.
+
+    Of the entries with ``key >> (shift + bits)`` equal to the prefix, how many have each value of
+    ``(key >> shift) & (2^bits − 1)``. ``prefixes`` is (P,), or (P, S) with segments, int64; −1 counts nothing.
+    """
+    table = prefixes if segments is not None else prefixes[:, None]
+    result = torch.zeros((*table.shape, 1 << bits), dtype=torch.int64, device=aggregate.device)
+    sizes = [aggregate.numel()] if segments is None else list(segments)
+    for s, key in enumerate(keys(aggregate).split(sizes)):
+        digit, above = (key >> shift) & ((1 << bits) - 1), key >> (shift + bits)
+        for p, prefix in enumerate(table[:, s].tolist()):
+            result[p, s] = torch.bincount(digit[above == prefix], minlength=1 << bits)
+    return result if segments is not None else result[:, 0]
