@@ -12,7 +12,7 @@ from ..types import Selection
 from .columns import cosines, is_valid, local_selection
 from .core import core
 from .held import Held
-from .ranks import Ranks
+from .ranks import Ranks, root
 from .terms import Shape
 
 
@@ -48,7 +48,7 @@ class Agents:
             own = core.partial_norms(held.blocks[0])
         squares, first = self._gather("norms", own, *(t.double() for t in (norms, *given) if t is not None))
         rest = iter(first)
-        found = squares.sqrt() if norms is None else next(rest)
+        found = root(squares) if norms is None else next(rest)
         return found, [None if vector is None else next(rest) for vector in given], held.segments
 
     def aggregate(self, held: Held, weights: Tensor, gamma: float, norms: Tensor) -> tuple[Tensor, Tensor]:

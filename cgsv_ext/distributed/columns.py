@@ -12,7 +12,7 @@ from .._ops import ops
 from ..types import Selection
 from .core import core
 from .held import Held
-from .ranks import Ranks, total
+from .ranks import Ranks, root, total
 from .selection import local_quotas
 from .terms import Shape
 
@@ -57,7 +57,7 @@ class Columns:
         every = self.ranks.gather("norms", torch.cat(parts))
         rest = iter(every[0, n:].split(n))
         vectors = [None if vector is None else next(rest) for vector in given]
-        found = total(every[:, :n]).sqrt() if norms is None else every[0, :n]
+        found = root(total(every[:, :n])) if norms is None else every[0, :n]
         if held.segments is None:
             return found, vectors, None
         return found, vectors, [int(size) for size in total(every[:, -len(held.segments) :]).tolist()]
@@ -85,7 +85,7 @@ def local_selection(u: Tensor, quotas: Tensor, segments: Sequence[int] | None) -
 
 def cosines(products: Tensor, norms: Tensor) -> Tensor:
     """cos(u_i, u_N) from ⟨Δw_i, u⟩ and, at the end, ‖u‖²."""
-    length = products[-1].sqrt()
+    length = root(products[-1])
     good = is_valid(norms) & is_valid(length)
     return torch.where(good, (products[:-1] / (norms * length)).clamp(-1, 1), 0)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -102,3 +103,10 @@ def total(every: Tensor) -> Tensor:
     for other in others:
         first = first + other
     return first
+
+
+def root(squares: Tensor) -> Tensor:
+    """Square root, correctly rounded as the core's; torch's own on a CPU is not."""
+    if squares.device.type == "cpu":
+        return torch.from_numpy(np.asarray(np.sqrt(squares.numpy())))
+    return squares.sqrt()
