@@ -1,8 +1,8 @@
 """The three ops that a rank computes of its own columns, in plain PyTorch: their specification.
 
-:mod:`cgsv_ext.distributed` adds up over ranks what these return. They have the names, arguments and results of
-``torch.ops.cgsv_ext.partial_norms``, ``partial_aggregate`` and ``histogram``; ``updates`` is one (N, D) tensor,
-as a list of length one, or N tensors of D elements.
+:mod:`cgsv_ext.distributed` adds up over ranks what these return. They have the names, arguments and results
+of ``torch.ops.cgsv_ext.partial_norms``, ``partial_aggregate`` and ``histogram``; ``updates`` is one (N, D)
+tensor, as a list of length one, or N tensors of D elements.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def partial_aggregate(
 ) -> tuple[Tensor, Tensor]:
     """u of these columns, (D,), and ⟨Δw_i, u⟩ of each agent with ‖u‖² at the end, (N + 1,) float64.
 
-    ``norms`` are of whole rows. An agent whose norm is not finite and positive takes no part: its product is 0.
+    ``norms`` are of whole rows. The product of an agent whose norm is not finite and positive is 0.
     """
     rows = _rows(updates)
     valid = ((norms > 0) & norms.isfinite()).tolist()
@@ -49,13 +49,14 @@ def partial_aggregate(
 def partial_dot(row: Tensor, u: Tensor) -> Tensor:
     """⟨row, u⟩ in float64, never forming a wide copy of more than some columns."""
     total = torch.zeros((), dtype=torch.float64, device=u.device)
-    for x, y in zip(row.split(1 << 20), u.split(1 << 20), strict=True):
-        total = total + x.double() @ y.double()
+    for start in range(0, len(u), 1 << 20):
+        part = slice(start, start + (1 << 20))
+        total = total + row[part].double() @ u[part].double()
     return total
 
 
 def keys(magnitudes: Tensor) -> Tensor:
-    """The rank of each magnitude, int64: the bits of |u|, which order as |u| does; every NaN as the one above inf."""
+    """Magnitudes as int64 that order as they do: the bits of |u|, every NaN as the one above infinity."""
     integer = torch.int64 if magnitudes.dtype == torch.float64 else torch.int32
     bits = magnitudes.abs().view(integer).long()
     infinity = 0x7FF0000000000000 if magnitudes.dtype == torch.float64 else 0x7F800000
@@ -68,12 +69,13 @@ def histogram(
     """How many entries of each digit there are below each prefix, (P, 2^bits) or (P, S, 2^bits) int64.
 
     Of the entries with ``key >> (shift + bits)`` equal to the prefix, how many have each value of
-    ``(key >> shift) & (2^bits − 1)``. ``prefixes`` is (P,), or (P, S) with segments, int64; −1 counts nothing.
+    ``(key >> shift) & (2^bits − 1)``. ``prefixes`` is (P,), or (P, S) with segments, int64; −1 counts
+    nothing.
     """
     table = prefixes if segments is not None else prefixes[:, None]
     result = torch.zeros((*table.shape, 1 << bits), dtype=torch.int64, device=aggregate.device)
     sizes = [aggregate.numel()] if segments is None else list(segments)
-    for s, key in enumerate(keys(aggregate).split(sizes)):
+    for s, key in enumerate(keys(aggregate).split_with_sizes(sizes)):
         digit, above = (key >> shift) & ((1 << bits) - 1), key >> (shift + bits)
         for p, prefix in enumerate(table[:, s].tolist()):
             result[p, s] = torch.bincount(digit[above == prefix], minlength=1 << bits)

@@ -1,7 +1,7 @@
-"""Processes that are gloo ranks, started once and handed functions: what the tests of cgsv_ext.distributed run on.
+"""Processes that are gloo ranks, started once and handed functions: what distributed tests run on.
 
-A function is one of a module that a new process can import (this one, or a test's helper); it is called on every
-rank that takes part as ``function(group, *arguments)``, and may return tensors.
+A function is one of a module that a new process can import; it is called on every rank that takes part as
+``function(group, *arguments)``, and may return tensors.
 """
 
 from __future__ import annotations

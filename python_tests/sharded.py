@@ -142,7 +142,7 @@ def agents_one_at_a_time(group: Any) -> bool:
 
 
 class Sent(TorchDispatchMode):
-    """Every collective that torch is asked for, and the bytes put in: what `distributed.traffic` says, counted anew."""
+    """Every collective that torch is asked for, and the bytes put in: `distributed.traffic`, counted anew."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,11 @@ class Sent(TorchDispatchMode):
 def counted(group: Any, n: int, d: int, dtype: torch.dtype, dim: str, options: dict[str, Any]) -> Any:
     """What a step sends, as torch sees it and as this package says."""
     x = normal(n, d).to(dtype)
-    x = split(group, x) if dim == "columns" else x.tensor_split(dist.get_world_size(group))[dist.get_rank(group)]
+    x = (
+        split(group, x)
+        if dim == "columns"
+        else x.tensor_split(dist.get_world_size(group))[dist.get_rank(group)]
+    )
     options = dict(options)
     if "segments" in options and dim == "columns":
         options["segments"] = [x.shape[1] - options["segments"] + 1, *[1] * (options["segments"] - 1)]
@@ -189,7 +193,8 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "beta": (
         {"beta": 1.0000000000000002},
-        "reward_step(): expected the same beta on every rank, got 1.0 on rank 0 and 1.0000000000000002 on rank 1",
+        "reward_step(): expected the same beta on every rank, "
+        "got 1.0 on rank 0 and 1.0000000000000002 on rank 1",
     ),
     "floor": (
         {"floor": None},
@@ -197,15 +202,18 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "segments": (
         {"segments": [4, 6]},
-        "reward_step(): expected the same number of segments on every rank, got None on rank 0 and 2 on rank 1",
+        "reward_step(): expected the same number of segments on every rank, "
+        "got None on rank 0 and 2 on rank 1",
     ),
     "weights": (
         {"weights": torch.ones(3)},
-        "reward_step(): expected the same shape of weights on every rank, got None on rank 0 and (3,) on rank 1",
+        "reward_step(): expected the same shape of weights on every rank, "
+        "got None on rank 0 and (3,) on rank 1",
     ),
     "norms": (
         {"norms": torch.ones(3)},
-        "reward_step(): expected the same shape of norms on every rank, got None on rank 0 and (3,) on rank 1",
+        "reward_step(): expected the same shape of norms on every rank, "
+        "got None on rank 0 and (3,) on rank 1",
     ),
     "importance": (
         {"importance": torch.zeros(4)},
@@ -230,7 +238,8 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "refused, a stride": (
         {"updates": torch.zeros(10, 3).T},
-        "reward_step(): expected updates with unit stride along D (call .contiguous()), got stride 3 (on rank 1)",
+        "reward_step(): expected updates with unit stride along D (call .contiguous()), "
+        "got stride 3 (on rank 1)",
     ),
     "refused, segments": (
         {"segments": [4, 5]},

@@ -32,7 +32,9 @@ def sizes_of(d: int, count: int, seed: int) -> list[int]:
     return [end - start for start, end in zip([0, *cuts], [*cuts, d], strict=True)]
 
 
-def a_case(x: Tensor, sizes: list[int], importance: Tensor, form: str = "matrix", **options: Any) -> dict[str, Any]:
+def a_case(
+    x: Tensor, sizes: list[int], importance: Tensor, form: str = "matrix", **options: Any
+) -> dict[str, Any]:
     return {"updates": x, "sizes": sizes, "importance": importance, "form": form, "options": options}
 
 
@@ -66,15 +68,17 @@ def check(case: dict[str, Any], answers: list[tuple[RewardStep, Tensor]]) -> Non
     if expected.well_conditioned or d == 1:
         torch.testing.assert_close(step.cosines, one.cosines, rtol=0, atol=1e-6)
     before = [r if math.isfinite(r) else 0.0 for r in importance.tolist()]
-    r = oracle.moving_average(before, step.cosines.tolist(), alpha=settings_["alpha"], floor=settings_["floor"])
+    r = oracle.moving_average(
+        before, step.cosines.tolist(), alpha=settings_["alpha"], floor=settings_["floor"]
+    )
     if settings_["floor"] is not None or step.importance.abs().max() < 1e3:
         np.testing.assert_allclose(f64(step.importance), r, rtol=1e-6, atol=1e-9)
 
     segments = options.get("segments")
     quotas = torch.tensor(oracle.quotas(step.importance.tolist(), segments or [d], settings_["beta"]))
     assert torch.equal(step.quotas.reshape(n, -1), quotas)
-    if torch.allclose(step.importance, one.importance, rtol=0, atol=1e-6) and settings_["floor"] is not None:
-        assert (step.quotas - one.quotas).abs().max() <= 1 + 1e-6 * d * max(1, min(settings_["beta"], 1e3)) * 10
+    if expected.well_conditioned:
+        assert (step.quotas - one.quotas).abs().max() <= 1 + 1e-6 * d
 
     ranks = Ranks(step.aggregate, segments)
     assert_same_bits(step.rewards, ranks.rewards(step.quotas, x.dtype))
@@ -98,7 +102,7 @@ def test_a_round_is_that_of_one_machine(
 
 
 def exact_updates(n: int, d: int, seed: int) -> Tensor:
-    """Rows of −2 … 2 whose squares sum to a power of 4: all sums of a round are exact, and ties are everywhere."""
+    """Rows of −2 … 2 whose squares sum to a power of 4: all sums are exact, and ties are everywhere."""
     g = oracle.generator(seed)
     x = torch.zeros(n, d)
     for row in x:
@@ -132,7 +136,9 @@ def test_sums_that_are_exact_give_the_bits_of_one_machine(
         step, downloads = whole(answers)
         one = cgsv_ext.reward_step(case["updates"], importance, **options)
         assert_same_bits(step._replace(selection=one.selection), one)
-        assert_same_bits(downloads, cgsv_ext.download(one.aggregate, one.selection, segments=options["segments"]))
+        assert_same_bits(
+            downloads, cgsv_ext.download(one.aggregate, one.selection, segments=options["segments"])
+        )
 
 
 def degenerate() -> dict[str, tuple[Tensor, dict[str, Any]]]:
@@ -151,7 +157,10 @@ def degenerate() -> dict[str, tuple[Tensor, dict[str, Any]]]:
         "zeros everywhere": (with_(0, 1, everything), {}),
         "a NaN on one rank only": (with_(math.nan, 1, 33), {}),
         "an Inf on one rank only": (with_(math.inf, 0, 55), {}),
-        "NaN and Inf, on different ranks": (with_(math.nan, 0, 3).index_put_((torch.tensor(2),), x[2] / 0), {}),
+        "NaN and Inf, on different ranks": (
+            with_(math.nan, 0, 3).index_put_((torch.tensor(2),), x[2] / 0),
+            {},
+        ),
         "no agent left": (with_(math.nan, everything, 59), {}),
         "no agent left, to the letter": (with_(math.nan, everything, 59), {"floor": None}),
         "u = 0": (opposed, {}),
@@ -182,7 +191,12 @@ def test_degenerate_rounds_are_those_of_one_machine(pool: Pool, dtype: torch.dty
         for field in ("cosines", "importance", "norms", "aggregate", "rewards"):
             got, expected = getattr(step, field), getattr(one, field)
             torch.testing.assert_close(
-                got, expected, rtol=1e-6, atol=1e-6, equal_nan=True, msg=lambda text: f"{what}, {field}: {text}"
+                got,
+                expected,
+                rtol=1e-6,
+                atol=1e-6,
+                equal_nan=True,
+                msg=lambda text, at=f"{what}, {field}": f"{at}: {text}",
             )
         assert torch.equal(step.rewards != 0, one.rewards != 0), what
 
@@ -190,7 +204,7 @@ def test_degenerate_rounds_are_those_of_one_machine(pool: Pool, dtype: torch.dty
 @worlds
 @pytest.mark.parametrize("dtype", oracle.AGGREGATE_DTYPES, ids=oracle.name)
 def test_what_is_kept_of_a_given_aggregate_is_exact(pool: Pool, world: int, dtype: torch.dtype) -> None:
-    """Ties, signed zeros, NaNs, infinities, subnormals: all that is hard to select from, with segments and without."""
+    """Ties, signed zeros, NaNs, infinities, subnormals, with segments and without."""
     cases = []
     for k, kind in enumerate(HARD):
         d = [1, 17, 700, 1025][k % 4]
@@ -215,7 +229,9 @@ def test_a_group_of_one_and_of_three(pool: Pool) -> None:
 
 def test_rounds_may_follow_each_other(pool: Pool) -> None:
     """Importance goes from step to step on every rank."""
-    for alone, together in zip(sharded.training(None), zip(*pool(4, sharded.training), strict=True), strict=True):
+    for alone, together in zip(
+        sharded.training(None), zip(*pool(4, sharded.training), strict=True), strict=True
+    ):
         torch.testing.assert_close(together[0].importance, alone.importance, rtol=0, atol=1e-6)
         for step in together[1:]:
             assert_same_bits(step.importance, together[0].importance)

@@ -24,13 +24,15 @@ worlds = pytest.mark.parametrize("world", [2, 4])
 
 
 def whole(answers: list[tuple[RewardStep, Tensor]]) -> tuple[RewardStep, Tensor]:
-    """One step of all ranks' rows, and the downloads; what every rank must have alike is, the aggregate too."""
+    """One step of all ranks' rows, and the downloads; what ranks must have alike is, the aggregate too."""
     first = answers[0][0]
     for step, _ in answers[1:]:
         for field in ("importance", "cosines", "quotas", "norms", "valid", "aggregate"):
             assert_same_bits(getattr(step, field), getattr(first, field), field)
     steps = [step for step, _ in answers]
-    selection = Selection(*(torch.cat(parts) for parts in zip(*(step.selection for step in steps), strict=True)))
+    selection = Selection(
+        *(torch.cat(parts) for parts in zip(*(step.selection for step in steps), strict=True))
+    )
     rewards = torch.cat([step.rewards for step in steps])
     return first._replace(rewards=rewards, selection=selection), torch.cat([v for _, v in answers])
 

@@ -66,7 +66,9 @@ def test_a_mismatch_is_the_same_error_on_every_rank(pool: Pool, what: str) -> No
 
 
 def test_ranks_that_call_different_functions(pool: Pool) -> None:
-    for op, (kind, text) in zip(["aggregate", "norms"], pool.errors(2, sharded.mismatched_calls), strict=True):
+    for op, (kind, text) in zip(
+        ["aggregate", "norms"], pool.errors(2, sharded.mismatched_calls), strict=True
+    ):
         expected = "expected the same function on every rank, got aggregate on rank 0 and norms on rank 1"
         assert (kind, text) == (ValueError, f"{op}(): {expected}")
 
@@ -145,11 +147,14 @@ def test_a_rank_that_dies_or_stops_is_an_error_on_the_other(tmp_path: Path) -> N
 
 def test_nothing_is_imported_before_there_is_a_group() -> None:
     code = (
-        "import sys, torch; before = set(sys.modules); import cgsv_ext; x = torch.ones(2, 8); r = torch.zeros(2)\n"
+        "import sys, torch; before = set(sys.modules); import cgsv_ext; x = torch.ones(2, 8)\n"
+        "r = torch.zeros(2)\n"
         "s = cgsv_ext.reward_step(x, r); cgsv_ext.norms(list(x)); cgsv_ext.select(s.aggregate, s.quotas)\n"
         "new = [m for m in set(sys.modules) - before if 'distributed' in m]; print(new); sys.exit(len(new))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,7 +1,7 @@
 """A round whose updates are spread over the ranks of a torch.distributed process group.
 
-``reward_step``, ``norms``, ``aggregate`` and ``select`` of :mod:`cgsv_ext` come here when they are given ``group=``
-or DTensors; nothing imports this module before that. docs/scale.md has the protocol and its cost.
+The functions of :mod:`cgsv_ext` come here when they are given ``group=`` or DTensors; nothing imports this
+module before that. docs/scale.md has the protocol and its cost.
 
 ========== ===================================================================================
 ranks      the only place that sends anything, and :func:`traffic`, which lists what is sent
@@ -12,6 +12,7 @@ columns    a round whose columns are sharded
 agents     a round whose agents are
 selection  where quotas end: a radix selection over counts that ranks add up
 cost       what all of this sends, computed
+bench      ``cgsv bench distributed``
 ========== ===================================================================================
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,7 +65,7 @@ class _Call:
         self.ranks = Ranks(op, group)
 
     def agree(
-        self, read: Callable[[Held], Mapping[str, object]], segments: object = None
+        self, read: Callable[[Held], dict[str, object]], segments: object = None
     ) -> tuple[Held, Columns | Agents]:
         """Check what was given, here by `read` and then against the other ranks."""
 
@@ -84,7 +85,7 @@ class _Call:
         return held, (Agents if self.by_agents else Columns)(self.op, self.ranks, shapes)
 
     def held(self, segments: object) -> Held:
-        """This rank's part, checked, with its sizes of the segments."""
+        """What this rank holds, checked, with its sizes of the segments."""
         if self.where is None:
             held = check.plain(self.op, self.what, self.value, least=0 if self.by_agents else 1)
             held.segments = check.segments(self.op, segments, held.columns)
@@ -157,7 +158,7 @@ def aggregate(
 def select(
     aggregate: Any, quotas: Tensor, *, segments: Sequence[int] | None = None, group: ProcessGroup | None
 ) -> Selection:
-    """:func:`cgsv_ext.select` of an aggregate spread over ranks: where this rank's part of each selection ends."""
+    """:func:`cgsv_ext.select` of an aggregate spread over ranks: where this rank's parts end."""
     op = "select"
     call = _Call(op, "aggregate", _row(aggregate), group)
 
@@ -261,10 +262,12 @@ def download_(
     rows, u = to.held(None), of.held(segments)
     if rows.columns != u.columns or (len(rows.blocks) > 1 and rows.sizes != u.sizes):
         raise ValueError(
-            f"{op}(): expected parameters of the aggregate's {u.sizes} elements on this rank, got {rows.sizes}"
+            f"{op}(): expected parameters of {u.sizes} elements on this rank, like the aggregate, "
+            f"got {rows.sizes}"
         )
     flat = u.flat()
     magnitude, last_index = reward.of_selection(op, selection, flat)
+    parts: Iterable[tuple[list[Tensor], Tensor, Selection, list[int] | None]]
     if len(rows.blocks) == 1:
         parts = [(rows.blocks[0], flat, Selection(magnitude, last_index), u.segments)]
     else:
@@ -273,6 +276,13 @@ def download_(
         if part.numel() > 0 and len(block[0]) > 0:
             matrix = block[0] if len(block) == 1 else block
             reward.download_(matrix, part, end, segments=sizes, scale=scale)
+    if to.where is not None:
+        from . import dtensor
+
+        # Their local tensors have been told, but autograd looks at the DTensors.
+        torch.autograd.graph.increment_version(
+            [leaf for leaf in dtensor.all_leaves(parameters) if not leaf.is_inference()]
+        )
 
 
 def _by_block(
@@ -286,7 +296,7 @@ def _by_block(
         if u.segments is not None:
             tau, last = tau[:, segment_of[k]], last[:, segment_of[k]]
         here = last - start
-        # An infinity that ends in an earlier block: (inf, −1) would keep nothing here, but a NaN ranks above it.
+        # An infinity that ends in an earlier block: (inf, −1) would keep nothing, not even NaNs.
         beyond = tau.isinf() & (last >= 0) & (here < 0)
         end = Selection(tau.masked_fill(beyond, math.nan), here.masked_fill(beyond, size).clamp(min=-1))
         yield block, flat[start : start + size], end, None

@@ -34,7 +34,7 @@ class Agents:
         most = max(self.rows)
         every = self.ranks.gather(what, torch.cat([own, own.new_zeros(most - len(own)), *first]))
         whole = torch.cat([row[:count] for row, count in zip(every, self.rows, strict=True)])
-        return whole, list(every[0, most:].split([len(vector) for vector in first]))
+        return whole, list(every[0, most:].split_with_sizes([len(vector) for vector in first]))
 
     def exchange(
         self, held: Held, norms: Tensor | None, *given: Tensor | None

@@ -1,4 +1,4 @@
-"""A round whose columns are spread over ranks: equations (1), (3), (4) and (5) with sums over ranks in between."""
+"""A round whose columns are spread over ranks: the equations, and sums over ranks in between."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Columns:
     ) -> tuple[Tensor, list[Tensor | None], list[int] | None]:
         """The norms of whole rows, numbers given for each agent, and sizes of whole segments: one collective.
 
-        Every rank goes on with what rank 0 was given: numbers that differ in a last bit would send it another way in
-        the selection.
+        Every rank goes on with what rank 0 was given: numbers that differ in a last bit would send it another
+        way in the selection.
         """
         n, like = held.agents, held.like
         if norms is None:
@@ -55,7 +55,7 @@ class Columns:
         if held.segments is not None:
             parts.append(torch.tensor(held.segments, dtype=torch.float64).to(like.device, non_blocking=True))
         every = self.ranks.gather("norms", torch.cat(parts))
-        rest = iter(every[0, n:].split(n))
+        rest = iter([every[0, start : start + n] for start in range(n, every.shape[1], n)])
         vectors = [None if vector is None else next(rest) for vector in given]
         found = root(total(every[:, :n])) if norms is None else every[0, :n]
         if held.segments is None:
@@ -63,7 +63,7 @@ class Columns:
         return found, vectors, [int(size) for size in total(every[:, -len(held.segments) :]).tolist()]
 
     def aggregate(self, held: Held, weights: Tensor, gamma: float, norms: Tensor) -> tuple[Tensor, Tensor]:
-        """This rank's columns of u, and the cosines of whole rows: one collective."""
+        """The columns of u that are here, and the cosines of whole rows: one collective."""
         found = [core.partial_aggregate(rows, weights, gamma, norms) for rows in _filled(held)]
         parts = [u for u, _ in found]
         u = parts[0] if len(parts) == 1 else torch.cat([held.nothing(), *parts])

@@ -1,6 +1,7 @@
 """DTensors in, DTensors out: an (N, D) one, or for each agent the DTensors of its parameters.
 
-Every rank works on its local tensors as they lie; updates are never redistributed nor copied. The mesh names the group.
+Every rank works on its local tensors as they lie; updates are never redistributed nor copied. The mesh names
+the group.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Placed:
         for placement in self.placements:
             if isinstance(placement, Partial):
                 raise ValueError(
-                    f"{op}(): expected {what} placed by Shard or Replicate, got {placement}: sums that are still "
-                    "to be done (call .redistribute() first)"
+                    f"{op}(): expected {what} placed by Shard or Replicate, got {placement}: sums that are "
+                    "still to be done (call .redistribute() first)"
                 )
             if not isinstance(placement, (Shard, Replicate)):
                 raise ValueError(f"{op}(): expected {what} placed by Shard or Replicate, got {placement}")
@@ -53,7 +54,7 @@ class Placed:
         return None if self.along is None else self.mesh.get_group(self.along)
 
     def wrap(self, local: Tensor, shape: Sequence[int], dim: int | None) -> DTensor:
-        """This rank's part of a tensor of this shape, which is sharded along `dim` where the updates are."""
+        """A tensor of this shape from each rank's part, sharded along `dim` where the updates are."""
         shard = Replicate() if dim is None else Shard(dim)
         placements = [shard if k == self.along else Replicate() for k in range(len(self.placements))]
         size = torch.Size(shape)
@@ -103,7 +104,7 @@ def placed(op: str, what: str, value: object) -> Placed | None:
 
 
 def held(op: str, what: str, value: Any, where: Placed) -> Held:
-    """This rank's part of updates, checked."""
+    """What this rank holds of updates, checked."""
     return (
         _matrix(op, what, value, where) if isinstance(value, DTensor) else _structures(op, what, value, where)
     )
@@ -142,6 +143,11 @@ def leaves(agent: Any, like: Any = None) -> list[Any]:
     return list(agent)
 
 
+def all_leaves(agents: Any) -> list[Tensor]:
+    """Every agent's tensors."""
+    return [leaf for agent in ([agents] if isinstance(agents, Tensor) else agents) for leaf in leaves(agent)]
+
+
 def shaped(like: Any, tensors: Sequence[Any]) -> Any:
     """Tensors in the structure of an agent."""
     if isinstance(like, Tensor):
@@ -163,7 +169,7 @@ def _structures(op: str, what: str, agents: Any, where: Placed) -> Held:
     shapes = [parameter.shape for parameter in parameters]
 
     def aggregate(u: Tensor) -> Any:
-        parts = zip(u.split(sizes), table[0], shapes, strict=True)
+        parts = zip(u.split_with_sizes(sizes), table[0], shapes, strict=True)
         return shaped(
             first, [where.wrap(part.view(row.shape), shape, where.dim) for part, row, shape in parts]
         )
@@ -195,13 +201,13 @@ def _checked(op: str, what: str, agent: list[Any], parameters: list[Any], where:
         here = Placed(op, f"tensor {k} of {what}", value)
         if (here.mesh, here.placements) != (where.mesh, where.placements) or here.dim not in (None, 0):
             raise ValueError(
-                f"{op}(): expected tensor {k} of {what} placed like the first, by Shard(0) or Replicate() on one "
-                f"mesh, got {here.placements}"
+                f"{op}(): expected tensor {k} of {what} placed like the first, by Shard(0) or Replicate() on "
+                f"one mesh, got {here.placements}"
             )
         if value.shape != like.shape or value.dtype != parameters[0].dtype:
             raise ValueError(
-                f"{op}(): expected tensor {k} of {what} of shape {tuple(like.shape)} and {name(parameters[0].dtype)}, "
-                f"got {tuple(value.shape)} and {name(value.dtype)}"
+                f"{op}(): expected tensor {k} of {what} of shape {tuple(like.shape)} and "
+                f"{name(parameters[0].dtype)}, got {tuple(value.shape)} and {name(value.dtype)}"
             )
         local = local_of(value)
         if not local.is_contiguous():
@@ -217,7 +223,7 @@ def split(op: str, value: Any, where: Placed, given: Held, segments: Any) -> Non
     parts = [value] if isinstance(value, DTensor) else leaves(value[0])
     matrix = isinstance(value, DTensor)
     whole = [value.shape[1]] if matrix else [leaf.numel() for leaf in parts]
-    sizes = check_segments(op, segments, sum(whole))
+    sizes = check_segments(op, segments, sum(whole)) or []
     if len(parts) == 1 and parts[0].dim() == 1 + matrix:
         given.pieces_of = None
         given.segments = (

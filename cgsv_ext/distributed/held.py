@@ -1,6 +1,6 @@
 """What a rank holds of the agents' updates, and the checks of it and of everything else that is handed in.
 
-In the words of csrc/torch/checks.cpp: there they would come after the first exchange, too late for the other ranks.
+In the words of csrc/torch/checks.cpp: there they would come after the first exchange, too late for others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def name(dtype: torch.dtype) -> str:
 
 @dataclass
 class Held:
-    """This rank's columns of every agent's update, in blocks: one, or one a parameter."""
+    """Columns of every agent's update that are on this rank, in blocks: one, or one a parameter."""
 
     blocks: list[list[Tensor]]
     """Rows as the ops take them: one (N, D_block) tensor, or N tensors of D_block elements."""
@@ -98,8 +98,8 @@ def plain(op: str, what: str, value: Any, like: Tensor | None = None, *, least: 
     for i, row in enumerate(rows):
         if row.dtype != first.dtype or row.numel() != first.numel():
             raise ValueError(
-                f"{op}(): expected {what}[{i}] of {first.numel()} elements of {name(first.dtype)} like {what}[0], "
-                f"got {row.numel()} of {name(row.dtype)}"
+                f"{op}(): expected {what}[{i}] of {first.numel()} elements of {name(first.dtype)} like "
+                f"{what}[0], got {row.numel()} of {name(row.dtype)}"
             )
         if not row.is_contiguous():
             raise ValueError(f"{op}(): expected {what}[{i}] to be contiguous, got strides {row.stride()}")

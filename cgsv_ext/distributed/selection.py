@@ -1,9 +1,9 @@
 """Where quotas of a sharded aggregate end on this rank: a radix selection over counts that ranks add up.
 
-A magnitude's rank is an integer (its bits). Digit by digit, from the top: count this rank's entries of each value of
-the digit among those that share the digits found so far, add the counts up over the ranks, and find the digit in which
-each quota ends. After the last one the magnitude is known, and so is how many entries lie above it here; entries that
-equal it go to ranks in their order.
+Magnitudes order as integers, their bits. Digit by digit, from the top: count this rank's entries of each
+value of the digit among those that share the digits found so far, add the counts up over the ranks, and find
+the digit in which each quota ends. After the last one the magnitude is known, and so is how many entries lie
+above it here; entries that equal it go to ranks in their order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def local_quotas(
     segments : sequence of int, optional
         This rank's sizes of the segments.
     pieces : sequence of int
-        Sizes of consecutive parts of `u`. Entries of equal magnitude rank by piece, then by rank, then by index.
+        Sizes of consecutive parts of `u`. Entries of equal magnitude go by piece, by rank, by index.
     pieces_of : sequence of int
         How many of the pieces belong to each segment; one number without segments.
 
@@ -117,6 +117,6 @@ def _on(like: Tensor, values: Sequence[int]) -> Tensor:
 
 
 def _part(in_order: Tensor, wanted: Tensor, own: Tensor, ranks: Ranks) -> Tensor:
-    """Of ties in (rows, pieces · ranks), taken one after the other until a row has all it wants, this rank's share."""
+    """Of ties (rows, pieces · ranks), taken in this order until a row has enough: what is taken here."""
     before = (in_order.cumsum(-1) - in_order)[:, ranks.rank :: ranks.size]
     return torch.minimum((wanted.unsqueeze(1) - before).clamp(min=0), own).sum(1)

@@ -1,7 +1,7 @@
 """What ranks must agree on before any of them computes, or all of them raise the same error.
 
-A rank whose own arguments are bad takes part, too, and says why: it would leave the others waiting. This is the one
-exchange that the host reads.
+A rank whose own arguments are bad takes part, too, and says why: it would leave the others waiting. Of what
+is exchanged, the host reads this alone, and the sizes of segments.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def agree(
     ranks : Ranks
         Who must agree.
     read : callable
-        Checks the arguments and returns them, their shape and their terms: name to value, ``repr`` of which is
-        compared.
+        Checks the arguments and returns them, their shape and their terms: name to value, whose ``repr``
+        is compared.
 
     Returns
     -------
@@ -53,14 +53,14 @@ def agree(
     Raises
     ------
     TypeError, ValueError
-        On every rank, in the same words, what the lowest rank that refused its arguments says of them, or which of
-        the terms differs.
+        On every rank, in the same words: what the lowest rank that refused its arguments says of them, or
+        which of the terms differs.
     """
     problem: Exception | None = None
     try:
         found, (rows, columns), terms = read()
         shape = Shape(rows, columns)
-        text = json.dumps([("function", op), *((name, repr(value)) for name, value in terms.items())])
+        text = json.dumps({"function": op} | {name: repr(value) for name, value in terms.items()})
     except (TypeError, ValueError) as error:
         if ranks.group is None:
             raise
@@ -84,10 +84,9 @@ def agree(
     return found, shapes
 
 
-def _difference(first: list[list[str]], other: list[list[str]], rank: int) -> str:
+def _difference(first: dict[str, str], other: dict[str, str], rank: int) -> str:
     """The first term that is not what rank 0 has."""
-    theirs = dict(map(tuple, other))
-    name, value = next((name, value) for name, value in first if theirs.get(name) != value)
+    name, value = next((name, value) for name, value in first.items() if other.get(name) != value)
     return (
-        f"expected the same {name} on every rank, got {value} on rank 0 and {theirs.get(name)} on rank {rank}"
+        f"expected the same {name} on every rank, got {value} on rank 0 and {other.get(name)} on rank {rank}"
     )
