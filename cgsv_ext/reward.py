@@ -44,12 +44,18 @@ def norms(updates: Updates, *, group: ProcessGroup | None = None, dim: str = "co
     ----------
     updates : Tensor or sequence of Tensor
         (N, D) with unit stride along D and any row stride, or N contiguous tensors of D elements each, of
-        any shape; float64, float32, bfloat16 or float16.
+        any shape; float64, float32, bfloat16 or float16. DTensors, and lists or state dicts of DTensors for
+        each agent, too; their mesh is the group.
+    group : ProcessGroup, optional
+        Who holds the rest, of which this rank passes its part: docs/scale.md. None: nobody does.
+    dim : {"columns", "agents"}
+        What is spread over the group: with "columns" each rank passes some columns of every update, with
+        "agents" some agents' whole updates.
 
     Returns
     -------
     Tensor
-        (N,) float64; not finite where an update is not.
+        (N,) float64, of all agents; not finite where an update is not.
     """
     if _spread(group, updates) or dim != "columns":
         from . import distributed
@@ -84,6 +90,8 @@ def aggregate(
     norms : Tensor, optional
         (N,), the updates' norms where they are known already; saves one read of the updates. One that is
         not finite and positive leaves its agent out.
+    group, dim
+        As in :func:`norms`. The aggregate is of this rank's columns.
 
     Returns
     -------
@@ -182,12 +190,16 @@ def select(
     quotas : Tensor
         (N,) int64, or (N, S) with segments; clamped to [0, D], or [0, segment].
     segments : sequence of int, optional
-        Sizes of consecutive parts of the aggregate that are selected from one by one; they sum to D.
+        Sizes of consecutive parts of the aggregate that are selected from one by one; they sum to D. With a
+        group, how much of each is on this rank.
+    group : ProcessGroup, optional
+        Who holds the other columns; quotas are of the whole and the same on every rank.
 
     Returns
     -------
     Selection
-        ``magnitude`` in the aggregate's dtype and ``last_index`` int64, in the shape of the quotas.
+        ``magnitude`` in the aggregate's dtype and ``last_index`` int64, in the shape of the quotas. With a
+        group it is of this rank's columns.
     """
     if _spread(group, aggregate):
         from . import distributed
@@ -239,6 +251,8 @@ def download(
         Of the result; the aggregate's (or that of `out`) by default.
     out : Tensor, optional
         (N, D) contiguous; written to and returned. Shares no memory with any input.
+    group : ProcessGroup, optional
+        Nothing is exchanged; with one, this rank may have no column.
 
     Returns
     -------
@@ -350,6 +364,9 @@ def reward_step(
         rewards. Reusing it saves the operating system's work on fresh memory, which costs more than the step.
     dense : bool
         False leaves ``rewards`` None: aggregate and selection say the same in O(D).
+    group, dim
+        As in :func:`norms`. Rewards, aggregate and selection are then of what this rank holds, all else of
+        the whole and the same on every rank; `importance`, `weights` and `norms` are of all agents.
 
     Returns
     -------

@@ -44,7 +44,8 @@ def local_quotas(
     u : Tensor
         (D_rank,), this rank's part of the aggregate.
     quotas : Tensor
-        (N,) or (N, S) int64, of the whole aggregate and the same on every rank; clamped to its size.
+        (N,) or (N, S) int64, of the whole aggregate and the same on every rank. One beyond its size ends at
+        the least magnitude there can be, 0, and keeps everything.
     segments : sequence of int, optional
         This rank's sizes of the segments.
     pieces : sequence of int
@@ -72,7 +73,6 @@ def local_quotas(
         everywhere = ranks.add_("digit", own.clone()).flip(-1).cumsum(-1)
         if place == 0:
             here, everywhere = (t.expand(*left.shape, -1) for t in (here, everywhere))
-            left = torch.minimum(left, everywhere[..., -1])  # a quota is clamped to the size
         end = (everywhere < left.unsqueeze(-1)).sum(-1, keepdim=True).clamp(max=(1 << bits) - 1)
         before = (end - 1).clamp(min=0)
         greater = torch.where(end > 0, everywhere.gather(-1, before), 0).squeeze(-1)
