@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import _checks
 from ._ops import ops
-from .types import Aggregation, RewardStep, Selection, Updates
+from .types import Aggregation, RewardStep, Selection, States, Updates
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -37,7 +37,7 @@ def _spread(group: ProcessGroup | None, value: object) -> bool:
     return type(value) is not Tensor and hasattr(value, "device_mesh")
 
 
-def norms(updates: Updates, *, group: ProcessGroup | None = None, dim: str = "columns") -> Tensor:
+def norms(updates: Updates | States, *, group: ProcessGroup | None = None, dim: str = "columns") -> Tensor:
     """Length of each agent's update, ‖Δw_i‖.
 
     Parameters
@@ -67,7 +67,7 @@ def norms(updates: Updates, *, group: ProcessGroup | None = None, dim: str = "co
 
 
 def aggregate(
-    updates: Updates,
+    updates: Updates | States,
     weights: Tensor,
     *,
     gamma: float,
@@ -281,7 +281,7 @@ def download(
 
 
 def download_(
-    parameters: Updates,
+    parameters: Updates | States,
     aggregate: Tensor,
     selection: Selection,
     *,
@@ -317,7 +317,7 @@ def download_(
 
 
 def reward_step(
-    updates: Updates,
+    updates: Updates | States,
     importance: Tensor,
     *,
     gamma: float = 0.5,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
 Updates: TypeAlias = Tensor | Sequence[Tensor]
 """N agents' updates: an (N, D) tensor, or N tensors of D elements each, of any shape."""
+
+States: TypeAlias = Sequence[Sequence[Tensor]] | Sequence[Mapping[str, Tensor]]
+"""N agents' sharded updates, a DTensor a parameter."""
 
 
 class Selection(NamedTuple):
