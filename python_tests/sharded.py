@@ -249,6 +249,14 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
         {"out": torch.zeros(3, 9)},
         "reward_step(): expected out of shape (3, 10), got (3, 9) (on rank 1)",
     ),
+    "refused, another dim": (
+        {"dim": "rows"},
+        "reward_step(): expected dim to be 'columns' or 'agents', got 'rows' (on rank 1)",
+    ),
+    "refused, nothing": (
+        {"importance": None},
+        "reward_step(): expected importance to be a tensor, got NoneType (on rank 1)",
+    ),
     "refused, a type": (
         {"importance": [0.0, 0.0, 0.0]},
         "reward_step(): expected importance to be a tensor, got list (on rank 1)",
@@ -299,3 +307,8 @@ def fails(rank: int, path: str, how: int, seconds: float, end: Any) -> None:
 
 def uneven_rows(group: Any) -> None:
     cgsv_ext.norms(normal(2, 5 + dist.get_rank(group)), group=group, dim="agents")
+
+
+def call(group: Any, function: str, arguments: tuple[Any, ...]) -> None:
+    options = {"gamma": 0.5} if function == "aggregate" else {}
+    getattr(cgsv_ext, function)(*arguments, group=group, **options)

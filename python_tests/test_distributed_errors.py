@@ -61,7 +61,7 @@ def test_bytes_around_a_ring() -> None:
 @pytest.mark.parametrize("what", sharded.MISMATCHES)
 def test_a_mismatch_is_the_same_error_on_every_rank(pool: Pool, what: str) -> None:
     text = sharded.MISMATCHES[what][1]
-    kind = TypeError if what == "refused, a type" else ValueError
+    kind = TypeError if what in ("refused, a type", "refused, nothing") else ValueError
     assert pool.errors(3, sharded.mismatch, what) == [(kind, text)] * 3
 
 
@@ -90,7 +90,7 @@ def test_ranks_that_call_different_functions(pool: Pool) -> None:
         ({"gamma": 0.0}, "expected gamma to be finite and > 0, got 0 (on rank 0)"),
         ({"beta": -1}, "expected beta to be > 0 (inf is allowed), got -1 (on rank 0)"),
         ({"floor": -1}, "expected floor to be None or finite and ≥ 0, got -1 (on rank 0)"),
-        ({"dim": "rows"}, "expected dim to be 'columns' or 'agents', got 'rows'"),
+        ({"dim": "rows"}, "expected dim to be 'columns' or 'agents', got 'rows' (on rank 0)"),
         (
             {"out": torch.zeros(3, 10), "dense": False},
             "expected no out with dense=False, got one (on rank 0)",
@@ -106,6 +106,27 @@ def test_what_is_wrong_everywhere(pool: Pool, arguments: dict[str, Any], text: s
     for kind, got in pool.errors(2, sharded.wrong_everywhere, arguments):
         assert kind is ValueError
         assert got.startswith("reward_step(): expected ")
+        assert got.endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "text"),
+    [
+        ("select", (torch.zeros(2, 3), torch.ones(2, dtype=torch.int64)), "of shape (D,), got (2, 3)"),
+        ("select", (torch.zeros(6), torch.ones(2)), "quotas of int64, got float32 (on rank 0)"),
+        ("select", (torch.zeros(6), torch.ones(2, 1).long()), "quotas of shape (N,), got (2, 1) (on rank 0)"),
+        ("select", (torch.zeros(6).half(), torch.ones(2).long()), "or float64, got float16 (on rank 0)"),
+        ("download", (torch.zeros(2, 3), (torch.ones(1), torch.ones(1))), "of shape (D,), got (2, 3)"),
+        ("aggregate", (torch.zeros(2, 3), None), "weights to be a tensor, got NoneType (on rank 0)"),
+        ("norms", ([],), "updates of at least one agent, got an empty sequence (on rank 0)"),
+    ],
+)
+def test_the_other_functions_refuse_in_the_same_words(
+    pool: Pool, function: str, arguments: tuple[Any, ...], text: str
+) -> None:
+    for kind, got in pool.errors(2, sharded.call, function, arguments):
+        assert kind in (ValueError, TypeError)
+        assert got.startswith(f"{function}(): expected ")
         assert got.endswith(text)
 
 

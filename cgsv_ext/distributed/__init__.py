@@ -53,9 +53,7 @@ class _Call:
         self, op: str, what: str, value: Any, group: ProcessGroup | None, dim: str = "columns"
     ) -> None:
         self.op, self.what, self.value = op, what, value
-        if dim not in ("columns", "agents"):
-            raise ValueError(f"{op}(): expected dim to be 'columns' or 'agents', got {dim!r}")
-        self.by_agents = dim == "agents"
+        self.dim, self.by_agents = dim, dim == "agents"
         self.where = _placed(op, what, value)
         if self.where is not None:
             if group is not None:
@@ -86,6 +84,8 @@ class _Call:
 
     def held(self, segments: object) -> Held:
         """What this rank holds, checked, with its sizes of the segments."""
+        if self.dim not in ("columns", "agents"):
+            raise ValueError(f"{self.op}(): expected dim to be 'columns' or 'agents', got {self.dim!r}")
         if self.where is None:
             held = check.plain(self.op, self.what, self.value, least=0 if self.by_agents else 1)
             held.segments = check.segments(self.op, segments, held.columns)
@@ -111,8 +111,11 @@ def _digest(sizes: Sequence[int] | None) -> object:
     return None if sizes is None else f"{len(sizes)} of checksum {zlib.crc32(repr(list(sizes)).encode()):08x}"
 
 
-def _row(aggregate: Any) -> list[Any]:
+def _row(op: str, aggregate: Any) -> list[Any]:
     """An aggregate, as the updates of a single agent."""
+    if type(aggregate) is Tensor and aggregate.dim() != 1:
+        # One that is no vector anywhere: a matter of the program, not of a rank.
+        raise ValueError(f"{op}(): expected aggregate of shape (D,), got {tuple(aggregate.shape)}")
     return [aggregate]
 
 
@@ -142,8 +145,8 @@ def aggregate(
     op = "aggregate"
 
     def read(held: Held) -> dict[str, object]:
-        vectors = {name: check.vector(op, name, t, held.like) for name, t in given.items()}
-        return {"gamma": check.gamma(op, gamma), **_entries(**vectors)}
+        check.vectors(op, held.like, given, needed="weights")
+        return {"gamma": check.gamma(op, gamma), **_entries(**given)}
 
     given = {"weights": weights, "norms": norms}
     held, spread = _Call(op, "updates", updates, group, dim).agree(read)
@@ -160,7 +163,7 @@ def select(
 ) -> Selection:
     """:func:`cgsv_ext.select` of an aggregate spread over ranks: where this rank's parts end."""
     op = "select"
-    call = _Call(op, "aggregate", _row(aggregate), group)
+    call = _Call(op, "aggregate", _row(op, aggregate), group)
 
     def read(held: Held) -> dict[str, object]:
         if held.like.dtype not in (torch.float32, torch.float64):
@@ -194,7 +197,7 @@ def reward_step(
     op = "reward_step"
 
     def read(held: Held) -> dict[str, object]:
-        vectors = {name: check.vector(op, name, t, held.like) for name, t in given.items()}
+        check.vectors(op, held.like, given, needed="importance")
         if out is not None:
             check.output(op, out, held, dense)
         numbers = {
@@ -203,7 +206,7 @@ def reward_step(
             "beta": check.beta(op, beta),
             "floor": check.floor(op, floor),
         }
-        return {**numbers, **_entries(**vectors)}
+        return {**numbers, **_entries(**given)}
 
     given = {"importance": importance, "weights": weights, "norms": norms}
     held, spread = _Call(op, "updates", updates, group, dim).agree(read, segments)
@@ -238,11 +241,13 @@ def download(
     group: ProcessGroup | None,
 ) -> Tensor:
     """:func:`cgsv_ext.download` of this rank's columns. Nothing is exchanged."""
-    call = _Call("download", "aggregate", _row(aggregate), group)
+    op = "download"
+    call = _Call(op, "aggregate", _row(op, aggregate), group)
     held = call.held(segments)
     u = held.flat()
+    selection = reward.of_selection(op, selection, u)
     if out is None:
-        out = torch.empty((len(selection[0]), u.numel()), dtype=dtype or u.dtype, device=u.device)
+        out = torch.empty((len(selection.magnitude), u.numel()), dtype=dtype or u.dtype, device=u.device)
     v = _download(u, selection, held.segments, out)
     return held.rewards(v) if call.where is not None else v
 
@@ -258,7 +263,7 @@ def download_(
 ) -> None:
     """:func:`cgsv_ext.download_` of this rank's columns. Nothing is exchanged."""
     op = "download_"
-    to, of = _Call(op, "parameters", parameters, group), _Call(op, "aggregate", _row(aggregate), group)
+    to, of = _Call(op, "parameters", parameters, group), _Call(op, "aggregate", _row(op, aggregate), group)
     rows, u = to.held(None), of.held(segments)
     if rows.columns != u.columns or (len(rows.blocks) > 1 and rows.sizes != u.sizes):
         raise ValueError(

@@ -6,7 +6,7 @@ In the words of csrc/torch/checks.cpp: there they would come after the first exc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +106,11 @@ def plain(op: str, what: str, value: Any, like: Tensor | None = None, *, least: 
     return Held([rows], len(rows), [first.numel()])
 
 
-def vector(op: str, what: str, value: Any, like: Tensor) -> Tensor | None:
-    """Numbers, if they are given; how many is for :func:`one_per_agent` to check."""
-    if value is None:
-        return None
-    t = _checks.tensor(op, what, value, like)
-    floating(op, what, t)
-    return t
+def vectors(op: str, like: Tensor, given: Mapping[str, Any], *, needed: str) -> None:
+    """Numbers, one of them not optional; how many there are is for :func:`one_per_agent` to check."""
+    for what, value in given.items():
+        if value is not None or what == needed:
+            floating(op, what, _checks.tensor(op, what, value, like))
 
 
 def one_per_agent(op: str, n: int, **vectors: Tensor | None) -> None:
