@@ -112,7 +112,7 @@ def test_states_that_every_rank_holds_are_not_sent(pool: Pool) -> None:
 @pytest.mark.parametrize("kind", ["nan", "infinite", "signed zeros", "few values", "all equal", "all nan"])
 def test_hard_aggregates_in_several_tensors(pool: Pool, world: int, kind: str) -> None:
     u = oracle.hard(kind, D, torch.float32, seed=2)
-    quotas = torch.arange(D + 1)
+    quotas = torch.arange(0, D + 1, 5)
     expected = torch.where(Ranks(u).keep(quotas), u, 0) + 0.0
     for got in pool(world, dtensors.hard_download, u, quotas):
         torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
