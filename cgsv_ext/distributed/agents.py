@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._partial import partial_dot
 from ..types import Selection
-from .columns import cosines, is_valid, local_selection
+from .columns import cosines, local_selection
 from .core import core
 from .held import Held
 from .ranks import Ranks, root
@@ -60,8 +60,7 @@ class Agents:
         u = self.ranks.add_("aggregate", u)
         rows = held.blocks[0] if len(held.blocks[0]) > 1 else held.blocks[0][0]
         found = [partial_dot(row.detach().flatten(), u) for row in rows]
-        # What is not finite in a row that takes no part reaches nobody.
-        products = torch.where(is_valid(own), torch.stack(found), 0) if found else own
+        products = torch.stack(found) if found else own
         whole, (square,) = self._gather("products", products, partial_dot(u, u).view(1))
         return u, cosines(torch.cat([whole, square]), norms)
 
