@@ -28,10 +28,12 @@ def _spread(group: ProcessGroup | None, value: object) -> bool:
     if group is not None:
         return True
     while not isinstance(value, Tensor):
-        if isinstance(value, Mapping):
+        if isinstance(value, (list, tuple)):
+            value = value[0] if value else None
+        elif isinstance(value, Mapping):
             value = next(iter(value.values()), None)
-        elif isinstance(value, (list, tuple, torch.nn.ParameterList)) and len(value) > 0:
-            value = value[0]
+        elif isinstance(value, torch.nn.ParameterList):
+            value = next(iter(value), None)
         else:
             return False
     return type(value) is not Tensor and hasattr(value, "device_mesh")
