@@ -162,8 +162,8 @@ def hard_download(group: Any, u: Tensor, quotas: Tensor) -> Tensor:
 
 
 REFUSED = {
-    "partial": "placed by Shard or Replicate, got P",
-    "partial in a list": "placed by Shard or Replicate, got P",
+    "partial": "sums that are still to be done (call .redistribute() first)",
+    "partial in a list": "sums that are still to be done (call .redistribute() first)",
     "two shardings": "sharded along one dimension of the mesh, got (Shard(dim=0), Shard(dim=1))",
     "a list sharded along columns": "by Shard(0) or Replicate() on one mesh, got (Shard(dim=1),)",
     "placed differently": "by Shard(0) or Replicate() on one mesh, got (Replicate(),)",
