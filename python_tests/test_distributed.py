@@ -214,6 +214,12 @@ def test_what_is_kept_of_a_given_aggregate_is_exact(pool: Pool, world: int, dtyp
         segments = sizes_of(d, 3, k + 1)
         q = torch.stack([oracle.some_quotas(size, 2, seed=k + 2) for size in segments], dim=1)
         cases.append({"aggregate": u, "quotas": q, "segments": segments, "sizes": sizes_of(d, world, k + 7)})
+    u = oracle.hard("nan", 40, dtype)
+    oracle.bits(u)[u.isnan()] += torch.arange(int(u.isnan().sum())).to(
+        oracle.BITS[u.itemsize]
+    )  # all NaNs tie
+    q = torch.arange(0, 41, 3)
+    cases.append({"aggregate": u, "quotas": q, "segments": None, "sizes": sizes_of(40, world, 1)})
     for case, *kept in zip(cases, *pool(world, sharded.selections, cases), strict=True):
         expected = Ranks(case["aggregate"], case["segments"]).keep(case["quotas"])
         assert torch.equal(torch.cat(kept, dim=1), expected)
