@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._load import build_info
-from .types import Updates
+from .types import States, Updates
 
 _INTEGER = (Integral, torch.SymInt)
 _DEVICES = ("cpu", "meta", *(["cuda"] if build_info()["cuda"] else []))
@@ -36,7 +36,7 @@ def tensor(op: str, name: str, value: object, like: Tensor | None = None) -> Ten
     return value
 
 
-def rows(op: str, name: str, value: Updates, like: Tensor | None = None) -> list[Tensor]:
+def rows(op: str, name: str, value: Updates | States, like: Tensor | None = None) -> list[Tensor]:
     """Updates as the ops take them: [the (N, D) tensor], or N ≥ 2 tensors of D elements each."""
     if isinstance(value, Tensor):
         return [tensor(op, name, value, like)]

@@ -8,37 +8,75 @@ in Collaborative Machine Learning", NeurIPS 2021.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import atanh, isfinite
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import _checks
 from ._ops import ops, written
-from .types import Aggregation, RewardStep, Selection, Updates
+from .types import Aggregation, RewardStep, Selection, States, Updates
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
-def norms(updates: Updates) -> Tensor:
+def _spread(group: ProcessGroup | None, value: object) -> bool:
+    """Whether :mod:`cgsv_ext.distributed` takes the call: for a group, DTensors, or structures of them."""
+    if group is not None:
+        return True
+    while not isinstance(value, Tensor):
+        if isinstance(value, (list, tuple)):
+            value = value[0] if value else None
+        elif isinstance(value, Mapping):
+            value = next(iter(value.values()), None)
+        elif isinstance(value, torch.nn.ParameterList):
+            value = next(iter(value), None)
+        else:
+            return False
+    return type(value) is not Tensor and hasattr(value, "device_mesh")
+
+
+def norms(updates: Updates | States, *, group: ProcessGroup | None = None, dim: str = "columns") -> Tensor:
     """Length of each agent's update, ‖Δw_i‖.
 
     Parameters
     ----------
     updates : Tensor or sequence of Tensor
         (N, D) with unit stride along D and any row stride, or N contiguous tensors of D elements each, of
-        any shape; float64, float32, bfloat16 or float16.
+        any shape; float64, float32, bfloat16 or float16. DTensors, and lists or state dicts of DTensors for
+        each agent, too; their mesh is the group.
+    group : ProcessGroup, optional
+        Who holds the rest, of which this rank passes its part: docs/scale.md. None: nobody does.
+    dim : {"columns", "agents"}
+        What is spread over the group: with "columns" each rank passes some columns of every update, with
+        "agents" some agents' whole updates.
 
     Returns
     -------
     Tensor
-        (N,) float64; not finite where an update is not.
+        (N,) float64, of all agents; not finite where an update is not.
     """
+    if _spread(group, updates) or dim != "columns":
+        from . import distributed
+
+        return distributed.norms(updates, group=group, dim=dim)
     rows = _checks.rows("norms", "updates", updates)
     lengths: Tensor = ops.norms(rows)
     return lengths
 
 
-def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor | None = None) -> Aggregation:
+def aggregate(
+    updates: Updates | States,
+    weights: Tensor,
+    *,
+    gamma: float,
+    norms: Tensor | None = None,
+    group: ProcessGroup | None = None,
+    dim: str = "columns",
+) -> Aggregation:
     """Aggregate of the normalised updates and each agent's cosine with it, equations (1) and (3).
 
     ``u_N = Σ_i weights_i · Γ · Δw_i / ‖Δw_i‖`` and ``ψ_i = cos(u_i, u_N)``.
@@ -54,6 +92,8 @@ def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor 
     norms : Tensor, optional
         (N,), the updates' norms where they are known already; saves one read of the updates. One that is
         not finite and positive leaves its agent out.
+    group, dim
+        As in :func:`norms`. The aggregate is of this rank's columns.
 
     Returns
     -------
@@ -61,6 +101,10 @@ def aggregate(updates: Updates, weights: Tensor, *, gamma: float, norms: Tensor 
         ``aggregate`` (D,), float64 for float64 updates and float32 for all others; ``cosines`` (N,)
         float64; ``norms`` (N,) float64. An agent whose norm is zero or not finite takes no part.
     """
+    if _spread(group, updates) or dim != "columns":
+        from . import distributed
+
+        return distributed.aggregate(updates, weights, gamma=gamma, norms=norms, group=group, dim=dim)
     rows = _checks.rows("aggregate", "updates", updates)
     weights = _checks.tensor("aggregate", "weights", weights, rows[0])
     gamma = _checks.number("aggregate", "gamma", gamma)
@@ -130,7 +174,13 @@ def quotas(importance: Tensor, sizes: int | Sequence[int], *, beta: float = 1.0)
     return q.squeeze(1) if whole else q
 
 
-def select(aggregate: Tensor, quotas: Tensor, *, segments: Sequence[int] | None = None) -> Selection:
+def select(
+    aggregate: Tensor,
+    quotas: Tensor,
+    *,
+    segments: Sequence[int] | None = None,
+    group: ProcessGroup | None = None,
+) -> Selection:
     """Which entries each agent keeps: where its quota of the largest |u_N| ends, for all agents at once.
 
     Entries rank by magnitude descending, then by index ascending; exactly q_i are kept.
@@ -142,20 +192,29 @@ def select(aggregate: Tensor, quotas: Tensor, *, segments: Sequence[int] | None 
     quotas : Tensor
         (N,) int64, or (N, S) with segments; clamped to [0, D], or [0, segment].
     segments : sequence of int, optional
-        Sizes of consecutive parts of the aggregate that are selected from one by one; they sum to D.
+        Sizes of consecutive parts of the aggregate that are selected from one by one; they sum to D. With a
+        group, how much of each is on this rank.
+    group : ProcessGroup, optional
+        Who holds the other columns; quotas are of the whole and the same on every rank.
 
     Returns
     -------
     Selection
-        ``magnitude`` in the aggregate's dtype and ``last_index`` int64, in the shape of the quotas.
+        ``magnitude`` in the aggregate's dtype and ``last_index`` int64, in the shape of the quotas. With a
+        group it is of this rank's columns.
     """
+    if _spread(group, aggregate):
+        from . import distributed
+
+        return distributed.select(aggregate, quotas, segments=segments, group=group)
     aggregate = _checks.tensor("select", "aggregate", aggregate)
     quotas = _checks.tensor("select", "quotas", quotas, aggregate)
     parts = None if segments is None else _checks.lengths("select", "segments", segments)
     return Selection(*ops.select(aggregate, quotas, parts))
 
 
-def _selection(op: str, selection: Selection, like: Tensor) -> Selection:
+def of_selection(op: str, selection: Selection, like: Tensor) -> Selection:
+    """A selection that was handed in, its types checked."""
     if not isinstance(selection, tuple) or len(selection) != 2:
         raise TypeError(f"{op}(): expected selection to be a Selection, got {type(selection).__name__}")
     return Selection(
@@ -171,6 +230,7 @@ def download(
     segments: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
     out: Tensor | None = None,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     """What each agent downloads: v_i, the aggregate on the entries it keeps and +0 elsewhere.
 
@@ -186,14 +246,22 @@ def download(
         Of the result; the aggregate's (or that of `out`) by default.
     out : Tensor, optional
         (N, D) contiguous; written to and returned. Shares no memory with any input.
+    group : ProcessGroup, optional
+        Nothing is exchanged; with one, this rank may have no column.
 
     Returns
     -------
     Tensor
         (N, D).
     """
+    if _spread(group, aggregate):
+        from . import distributed
+
+        return distributed.download(
+            aggregate, selection, segments=segments, dtype=dtype, out=out, group=group
+        )
     aggregate = _checks.tensor("download", "aggregate", aggregate)
-    magnitude, last_index = _selection("download", selection, aggregate)
+    magnitude, last_index = of_selection("download", selection, aggregate)
     parts = None if segments is None else _checks.lengths("download", "segments", segments)
     if out is None:
         n = magnitude.shape[0] if magnitude.dim() > 0 else 0
@@ -208,12 +276,13 @@ def download(
 
 
 def download_(
-    parameters: Updates,
+    parameters: Updates | States,
     aggregate: Tensor,
     selection: Selection,
     *,
     segments: Sequence[int] | None = None,
     scale: float = 1.0,
+    group: ProcessGroup | None = None,
 ) -> None:
     """Add each agent's download to its parameters in place: w_i += scale · v_i, never forming v_i.
 
@@ -228,8 +297,13 @@ def download_(
         Step length. Computed in the wider of the two dtypes, product and sum rounded separately, the result
         rounded once to the parameters' dtype. Finite.
     """
+    if _spread(group, parameters):
+        from . import distributed
+
+        distributed.download_(parameters, aggregate, selection, segments=segments, scale=scale, group=group)
+        return
     aggregate = _checks.tensor("download_", "aggregate", aggregate)
-    magnitude, last_index = _selection("download_", selection, aggregate)
+    magnitude, last_index = of_selection("download_", selection, aggregate)
     parts = None if segments is None else _checks.lengths("download_", "segments", segments)
     scale = _checks.number("download_", "scale", scale)
     rows = _checks.rows("download_", "parameters", parameters, aggregate)
@@ -238,7 +312,7 @@ def download_(
 
 
 def reward_step(
-    updates: Updates,
+    updates: Updates | States,
     importance: Tensor,
     *,
     gamma: float = 0.5,
@@ -250,6 +324,8 @@ def reward_step(
     segments: Sequence[int] | None = None,
     out: Tensor | None = None,
     dense: bool = True,
+    group: ProcessGroup | None = None,
+    dim: str = "columns",
 ) -> RewardStep:
     """One round of the mechanism: value N updates and decide what each agent downloads.
 
@@ -283,6 +359,9 @@ def reward_step(
         rewards. Reusing it saves the operating system's work on fresh memory, which costs more than the step.
     dense : bool
         False leaves ``rewards`` None: aggregate and selection say the same in O(D).
+    group, dim
+        As in :func:`norms`. Rewards, aggregate and selection are then of what this rank holds, all else of
+        the whole and the same on every rank; `importance`, `weights` and `norms` are of all agents.
 
     Returns
     -------
@@ -299,6 +378,24 @@ def reward_step(
     >>> step.rewards.count_nonzero(dim=1) == step.quotas
     tensor([True, True, True, True])
     """
+    if _spread(group, updates) or dim != "columns":
+        from . import distributed
+
+        return distributed.reward_step(
+            updates,
+            importance,
+            gamma=gamma,
+            alpha=alpha,
+            beta=beta,
+            floor=floor,
+            weights=weights,
+            norms=norms,
+            segments=segments,
+            out=out,
+            dense=dense,
+            group=group,
+            dim=dim,
+        )
     op = "reward_step"
     rows = _checks.rows(op, "updates", updates)
     like = rows[0]

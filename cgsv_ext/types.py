@@ -10,6 +10,9 @@ from torch import Tensor
 Updates: TypeAlias = Tensor | Sequence[Tensor]
 """N agents' updates: an (N, D) tensor, or N tensors of D elements each, of any shape."""
 
+States: TypeAlias = Sequence[Sequence[Tensor]] | Sequence[Mapping[str, Tensor]]
+"""N agents' sharded updates, a DTensor a parameter."""
+
 
 class Selection(NamedTuple):
     """Where each agent's part of the aggregate ends.

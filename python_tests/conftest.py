@@ -25,7 +25,9 @@ if SIMT:
     sys.modules["cgsv_ext._C"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["cgsv_ext._C"])
     # About the package, the CPU or a real GPU; not about the ops.
-    collect_ignore_glob = [*FL, "test_build.py", "test_cuda_*", "test_device_*"]
+    collect_ignore_glob = [*FL, "test_build.py", "test_cuda_*", "test_device_*", "test_distributed*"]
+
+import ranks  # noqa: E402
 
 import cgsv_ext  # noqa: E402  (it must meet the library loaded above)
 
@@ -66,3 +68,11 @@ def _same_threads_afterwards() -> Iterator[None]:
     yield
     if torch.get_num_threads() != before:
         torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ranks.Pool]:
+    """Four processes that are gloo ranks."""
+    started = ranks.Pool(tmp_path_factory.mktemp("ranks"))
+    yield started
+    started.close()

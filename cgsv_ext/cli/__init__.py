@@ -16,6 +16,7 @@ COMMANDS = {
     "table": "the paper's Tables 1 to 3, and what to read beside ρ",
     "figure": "the paper's Figures 1 to 7",
     "report": "gather finished runs into one page",
+    "bench": "time rounds on several processes of this machine",
     "env": "print what a bug report needs",
 }
 
