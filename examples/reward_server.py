@@ -29,7 +29,10 @@ applied = dict.fromkeys(models, 0)  # the last round that is in each model
 
 
 def keep() -> None:
-    """Keep models together with the round that each contains: all of it or nothing."""
+    """Keep models together with the round that each contains: all of it or nothing.
+
+    That is so when the process is killed; for power cuts the file would have to be synced first.
+    """
     states = {name: model.state_dict() for name, model in models.items()}
     torch.save((states, applied), folder / "models.new")
     os.replace(folder / "models.new", folder / "models.pt")

@@ -45,6 +45,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, table: list[str]) -> Path
     return folder
 
 
+def test_the_shortest_loop_comes_to_the_same(table: list[str]) -> None:
+    assert run("training_loop.py") == table
+
+
 def test_who_has_fewer_wrong_labels_gets_more(table: list[str]) -> None:
     assert table[0].split() == ["agent", "random", "labels", "importance", "accuracy"]
     agents = [line.split() for line in table[1:6]]

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "finder.h"
+#include "histogram.h"
 
 namespace cgsv::cpu {
 namespace {
@@ -15,6 +16,9 @@ class Counter {
       : prefixes_(prefixes), shift_(shift), bits_(bits), mask_((Key<A>(1) << bits) - 1) {}
 
   void count(const A* u, int64_t d, int64_t* counts, const Threads& threads) const {
+    if (above() == KeyOf<A>::bits && bits_ <= first_digit_bits) {
+      return first_digit(u, d, counts, threads);
+    }
     // One more, for entries under no prefix.
     const int64_t size = int64_t(prefixes_.size() + 1) << bits_;
     const Chunks chunks(d);
@@ -22,7 +26,7 @@ class Counter {
     const int64_t most = std::max<int64_t>(1, d / (4 * size));
     const int slots = int(std::min<int64_t>(most, slots_for(threads, chunks.count, d)));
     std::vector<std::vector<int64_t>> tables(slots, std::vector<int64_t>(size));
-    if (KeyOf<A>::bits - above() <= first_digit_bits) {
+    if (KeyOf<A>::bits - above() < first_digit_bits) {
       look_up(u, chunks, tables, threads);
     } else {
       find(u, chunks, tables, threads);
@@ -36,6 +40,21 @@ class Counter {
  private:
   using Tables = std::vector<std::vector<int64_t>>;
   int above() const { return shift_ + bits_; }
+
+  // All entries are under the one prefix there is, 0.
+  void first_digit(const A* u, int64_t d, int64_t* counts, const Threads& threads) const {
+    const Chunks chunks(d);
+    Histogram<A> histogram(slots_for(threads, chunks.count, d), d);
+    for_each_block(u, chunks, threads, histogram.slots(),
+                   [&](const A* u, int64_t count, int64_t, int64_t, int slot) {
+                     histogram.add(u, count, slot);
+                   });
+    histogram.merge();
+    const int64_t last = histogram.bin(histogram.max());
+    for (int64_t bin = histogram.bin(histogram.min()); bin <= last; ++bin) {
+      counts[bin >> (first_digit_bits - bits_)] += histogram.count(bin);
+    }
+  }
 
   // Short prefixes, which many entries share: a table of them all says whose an entry is.
   void look_up(const A* u, const Chunks& chunks, Tables& tables, const Threads& threads) const {
