@@ -29,7 +29,7 @@ demo: $(INSTALLED)  ## train agents on real data, reward them, write a report
 	$(BIN)/cgsv demo
 
 test: $(INSTALLED)  ## run the Python tests against the installed package
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses auto --dist loadfile
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, clang-format
 	$(RUN) ruff check .

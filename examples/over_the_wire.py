@@ -58,8 +58,7 @@ class Service:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.processes = get_context("forkserver")
-        self.processes.set_forkserver_preload(["cgsv_ext", "task"])
+        self.processes = get_context("spawn")
         self.died: set[tuple[str, int]] = set()
         self.server = self.new_server()
         for name in DATA:

@@ -53,7 +53,7 @@ def test_a_tiny_run_writes_json_and_a_page(tmp_path: Path) -> None:
         "sanitize": "skipped",
     }
     assert [case["name"] for case in found["cases"]] == ["10x1M", "peers-10x1M"]
-    assert len(found["host"]) == 18
+    assert len(found["host"]) == 20
     page = (tmp_path / "out/results.md").read_text()
     assert "measure nothing" in page
     assert all(row["what"] in page for case in found["cases"] for row in case["rows"])

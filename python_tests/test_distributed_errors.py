@@ -166,7 +166,7 @@ def test_a_rank_that_dies_or_stops_is_an_error_on_the_other(tmp_path: Path) -> N
                 process.join()
 
 
-def test_nothing_is_imported_before_there_is_a_group() -> None:
+def test_nothing_is_imported_before_there_is_a_group(tmp_path: Path) -> None:
     code = (
         "import sys, torch; before = set(sys.modules); import cgsv_ext; x = torch.ones(2, 8)\n"
         "r = torch.zeros(2)\n"
@@ -174,7 +174,7 @@ def test_nothing_is_imported_before_there_is_a_group() -> None:
         "new = [m for m in set(sys.modules) - before if 'distributed' in m]; print(new); sys.exit(len(new))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
