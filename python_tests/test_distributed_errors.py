@@ -41,7 +41,7 @@ def test_what_is_sent_is_what_the_cost_model_says_whatever_the_columns(
             assert sent == [(KINDS[c.kind], c.bytes) for c in expected]
             assert heard == [tuple(c[:3]) for c in expected]
             assert timed
-    assert len(expected) == (10 if dtype == torch.float64 else 7)
+    assert len(expected) == (9 if dtype == torch.float64 else 7)
 
 
 @pytest.mark.parametrize(("world", "most"), [(2, 3), (4, 2)])
