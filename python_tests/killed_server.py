@@ -209,7 +209,7 @@ def all_of_it(folder, rounds, kills, chance):
 
     def all_of_them(doom):
         if doom:
-            doomed(doom, 20, 0.25)
+            doomed(doom, 20, 0.1)
         server, own = new_server(folder), Own("own", folder / "own")
         agents = {name: Agent(name, folder / f"agent-{name}") for name in [*NAMES, LATE]}
         federate(server, agents, own, rounds)
@@ -277,7 +277,7 @@ def the_server(folder, rounds, kills, chance):
 
     def serve(connection, doom):
         if doom:
-            doomed(doom, 20, 0.25)
+            doomed(doom, 20, 0.1)
         answer(new_server(folder), connection)
 
     while True:

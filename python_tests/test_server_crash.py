@@ -38,7 +38,7 @@ def killed(folder, rounds, kills, seed):
 
 def test_killed_and_resumed(tmp_path):
     """Server and agents together, the server alone, an agent alone."""
-    assert killed(tmp_path, 25, 5, seed=0) == {"all_of_it": 5, "the_server": 5, "an_agent": 5}
+    assert killed(tmp_path, 100, 5, seed=0) == {"all_of_it": 5, "the_server": 5, "an_agent": 5}
 
 
 # The file is not what it was
