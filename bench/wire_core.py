@@ -9,6 +9,7 @@ agent's dense gradient is 4 · D bytes; encode_all counts N of them. glibc keeps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import thread_time
 from typing import Any
 
@@ -54,8 +55,8 @@ def main() -> None:
             reward = Reward(1, 0, flat, flat)
             message = cgsv_ext.encode(reward, dtype=dtype)
             for seconds in (
-                least(lambda: cgsv_ext.encode(reward, dtype=dtype)),  # noqa: B023
-                least(lambda: cgsv_ext.decode(message)),  # noqa: B023
+                least(partial(cgsv_ext.encode, reward, dtype=dtype)),
+                least(partial(cgsv_ext.decode, message)),
             ):
                 row.append(f"{4 * d / seconds / 1e9:.1f}")
         rows.append(row)
@@ -68,10 +69,10 @@ def main() -> None:
         row = [f"{n} × {d:,}"]
         for dtype in dtypes:
             last = cgsv_ext.encode_all(v, selection, dtype=dtype)[-1]
-            together = least(lambda: cgsv_ext.encode_all(v, selection, dtype=dtype), 5)  # noqa: B023
+            together = least(partial(cgsv_ext.encode_all, v, selection, dtype=dtype), 5)
             row += [
                 f"{4 * n * d / together / 1e9:.1f}",
-                f"{4 * d / least(lambda: cgsv_ext.decode(last)) / 1e9:.1f}",  # noqa: B023
+                f"{4 * d / least(partial(cgsv_ext.decode, last)) / 1e9:.1f}",
             ]
         rows.append(row)
     print_rows(["N × D", *(name.replace("encode", "encode_all") for name in names)], rows)

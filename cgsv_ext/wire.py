@@ -241,7 +241,7 @@ def decode(data: Bytes, *, size: int | None = None, limit: int | None = None) ->
     return Reward(round, since, elements, elements)
 
 
-def _buffer(op: str, data: object) -> memoryview:
+def _buffer(op: str, data: Any) -> memoryview:
     if isinstance(data, Tensor):
         if data.dtype != torch.uint8 or data.dim() != 1:
             dtype = str(data.dtype).removeprefix("torch.")
@@ -250,7 +250,7 @@ def _buffer(op: str, data: object) -> memoryview:
             )
         data = _array(data)
     try:
-        view = memoryview(data)  # type: ignore[arg-type]
+        view = memoryview(data)
     except TypeError:
         raise TypeError(f"{op}(): expected data to be bytes-like, got {type(data).__name__}") from None
     if not view.c_contiguous or view.itemsize != 1:

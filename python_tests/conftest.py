@@ -27,7 +27,7 @@ if SIMT:
     # About the package, the CPU or a real GPU; not about the ops.
     collect_ignore_glob = [*FL, "test_build.py", "test_cuda_*", "test_device_*", "test_distributed*"]
 
-import ranks  # noqa: E402
+import ranks  # noqa: E402  (it imports cgsv_ext, too)
 
 import cgsv_ext  # noqa: E402  (it must meet the library loaded above)
 

@@ -85,18 +85,26 @@ def check(case: dict[str, Any], answers: list[tuple[RewardStep, Tensor]]) -> Non
     assert_same_bits(downloads, ranks.rewards(step.quotas, step.aggregate.dtype))
 
 
+def in_all_dtypes(
+    case: dict[str, Any], spread: str, world: int, layers: int, form: str
+) -> list[dict[str, Any]]:
+    """One of oracle's rounds, with its agents, "n", or columns, "d", spread over the ranks unevenly."""
+    cases = []
+    for k, dtype in enumerate(DTYPES):
+        x, importance, options = oracle.arguments(case, dtype, torch.device("cpu"))
+        options["segments"] = sizes_of(case["d"], layers, case["seed"]) if layers else None
+        options["norms"] = cgsv_ext.norms(x) if case["seed"] % 5 == 0 else None
+        cases.append(a_case(x, sizes_of(case[spread], world, case["seed"] + k), importance, form, **options))
+    return cases
+
+
 @worlds
 @settings(max_examples=12)
 @given(case=oracle.rounds(), layers=st.integers(0, 4), form=st.sampled_from(["matrix", "rows"]))
 def test_a_round_is_that_of_one_machine(
     pool: Pool, world: int, case: dict[str, Any], layers: int, form: str
 ) -> None:
-    cases = []
-    for k, dtype in enumerate(DTYPES):
-        x, importance, options = oracle.arguments(case, dtype, torch.device("cpu"))
-        options["segments"] = sizes_of(case["d"], layers, case["seed"]) if layers else None
-        options["norms"] = cgsv_ext.norms(x) if case["seed"] % 5 == 0 else None
-        cases.append(a_case(x, sizes_of(case["d"], world, case["seed"] + k), importance, form, **options))
+    cases = in_all_dtypes(case, "d", world, layers, form)
     for case, *answers in zip(cases, *pool(world, sharded.rounds, cases), strict=True):
         check(case, answers)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import DTYPES, Ranks, assert_same_bits, f64
 from ranks import Pool
-from test_distributed import a_case, exact_updates, sizes_of
+from test_distributed import a_case, exact_updates, in_all_dtypes, sizes_of
 from torch import Tensor
 
 import cgsv_ext
@@ -43,12 +43,7 @@ def whole(answers: list[tuple[RewardStep, Tensor]]) -> tuple[RewardStep, Tensor]
 def test_a_round_is_that_of_one_machine(
     pool: Pool, world: int, case: dict[str, Any], layers: int, form: str
 ) -> None:
-    cases = []
-    for k, dtype in enumerate(DTYPES):
-        x, importance, options = oracle.arguments(case, dtype, torch.device("cpu"))
-        options["segments"] = sizes_of(case["d"], layers, case["seed"]) if layers else None
-        options["norms"] = cgsv_ext.norms(x) if case["seed"] % 5 == 0 else None
-        cases.append(a_case(x, sizes_of(case["n"], world, case["seed"] + k), importance, form, **options))
+    cases = in_all_dtypes(case, "n", world, layers, form)
     for case, *answers in zip(cases, *pool(world, sharded.agent_rounds, cases), strict=True):
         check(case, answers)
 

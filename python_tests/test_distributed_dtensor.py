@@ -52,8 +52,6 @@ def check(answers: list[dict[str, Any]], x: torch.Tensor, segments: list[int] | 
 def test_a_matrix_gives_the_bits_of_one_machine(
     pool: Pool, dtype: torch.dtype, kind: str, world: int, placements: tuple[str, str], collectives: int
 ) -> None:
-    if kind == "replicated and sharded" and dtype != torch.float32:
-        pytest.skip("one dtype is enough for the mesh")
     for d, segments in ((67, None), (67, [20, 0, 40, 7]), (3, None)):
         x = exact_updates(5, d, 4).to(dtype)
         answers = pool(world, dtensors.matrix, x, importance(5), kind, segments)

@@ -121,7 +121,7 @@ class Target:
             assert self.server.uploaded == ("a",)
             return False
         check_it_works(self.server)
-        self.__init__()  # type: ignore[misc]
+        self.__init__()
         return True
 
 

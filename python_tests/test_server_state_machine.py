@@ -493,7 +493,7 @@ TestServer.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 @pytest.mark.stress
-class TestServerForLong(Machine.TestCase):  # type: ignore[name-defined,misc]
+class TestServerForLong(Machine.TestCase):
     """Other histories every time, and longer ones."""
 
     settings = settings(max_examples=2000, stateful_step_count=100, derandomize=False)

@@ -149,7 +149,7 @@ def test_a_module_takes_what_its_state_dict_says() -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
     template.add_(module, torch.ones(template.size))
     for name, value in module.state_dict().items():
-        assert torch.equal(value, before[name] + (1 if name in template.names else 0)), name  # type: ignore[operator]
+        assert torch.equal(value, before[name] + (1 if name in template.names else 0)), name
 
 
 def test_nothing_is_added_twice_to_memory_that_has_two_names() -> None:
@@ -206,11 +206,11 @@ def test_a_tensor_and_a_size() -> None:
     assert torch.equal(into, torch.arange(12.0).view(3, 4))
     size = Template(12)
     assert (size.sizes, size.dtype, size.device) == ([12], torch.float32, torch.device("cpu"))
-    assert size == Template(torch.zeros(12))
+    assert size.description() == Template(torch.zeros(12)).description()
     assert size != template
     scalar = Template(torch.tensor(2.0))
     assert scalar.parts(torch.tensor(1.0))[0].shape == ()
-    assert scalar.shaped(torch.ones(1)).shape == ()  # type: ignore[union-attr]
+    assert scalar.shaped(torch.ones(1)).shape == ()
 
 
 def test_every_structure_takes_a_flat_update() -> None:
@@ -256,11 +256,13 @@ def test_the_device_is_that_of_the_tensors(device: torch.device) -> None:
 
 def test_templates_are_equal_where_their_updates_are_interchangeable() -> None:
     module = nn.Linear(3, 2)
-    assert Template(module) == Template(dict(module.named_parameters())) == Template(nn.Linear(3, 2).double())
+    own = Template(module).description()
+    assert own == Template(dict(module.named_parameters())).description()
+    assert own == Template(nn.Linear(3, 2).double()).description()
     different = [module, nn.Linear(2, 3), list(module.parameters()), 8, torch.zeros(2, 4), [torch.zeros(8)]]
     for i, a in enumerate(different):
         for j, b in enumerate(different):
-            assert (Template(a) == Template(b)) == (i == j)
+            assert (Template(a).description() == Template(b).description()) == (i == j)
     assert Template(8) != 8
 
 

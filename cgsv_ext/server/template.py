@@ -77,12 +77,6 @@ class Template:
         real = [tensor.device for tensor in tensors if not tensor.is_meta]
         self.device = real[0] if real else torch.device("cpu")
 
-    def __eq__(self, other: object) -> bool:
-        """Whether updates of the one have the same structure as those of the other."""
-        return isinstance(other, Template) and self.description() == other.description()
-
-    __hash__ = None  # type: ignore[assignment]
-
     def description(self) -> dict[str, object]:
         """Structure, names and shapes as plain data."""
         names = None if self.names is None else list(self.names)
