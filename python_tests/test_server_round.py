@@ -638,16 +638,17 @@ def test_a_round_is_seen_by_nobody_while_it_is_saved(tmp_path: Path, monkeypatch
     monkeypatch.setattr(_files, "write", full_disk)
     for agent, x in random_updates("ab", D, 0).items():
         server.upload(agent, x)
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(4) as threads:
         played = threads.submit(server.step)
         assert saving.wait(30)
-        seen = threads.submit(lambda: (server.round, server.aggregate, server.pending("a")))
-        time.sleep(0.05)  # it must wait
-        assert not seen.done()
+        looks = (lambda: server.round, lambda: server.aggregate, lambda: server.pending("a"))
+        seen = [threads.submit(look) for look in looks]
+        time.sleep(0.05)  # they must wait
+        assert not any(each.done() for each in seen)
         go_on.set()
         with pytest.raises(OSError, match="no space left"):
             played.result()
-        assert seen.result() == (0, None, ())
+        assert [each.result() for each in seen] == [0, None, ()]
 
 
 def test_what_is_done_to_the_aggregate_is_done_to_a_copy() -> None:
