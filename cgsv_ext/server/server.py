@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf, isfinite
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
@@ -489,14 +489,19 @@ class RewardServer:
         """Download as bytes, for :func:`~cgsv_ext.decode` on the agent's side."""
         return wire.encode(self.download(agent_id), dtype=dtype)
 
-    def encode_all(self, *, dtype: torch.dtype = torch.float32) -> dict[AgentId, bytes]:
-        """Download for every agent that is owed something, as bytes.
+    def encode_all(
+        self, agents: Iterable[AgentId] | None = None, *, dtype: torch.dtype = torch.float32
+    ) -> dict[AgentId, bytes]:
+        """Download for every agent that is owed something, or those of them that are named, as bytes.
 
         Those who are owed the last round and no other share one pass over the aggregate.
         """
         with self._lock:
             t = self.round
-            pending = {agent: self._ledger.pending(agent) for agent in self._members}
+            named = self._members if agents is None else dict.fromkeys(agents)
+            for agent in named:
+                self._member("encode_all", agent)
+            pending = {agent: self._ledger.pending(agent) for agent in named}
             last = [agent for agent, rounds in pending.items() if rounds == (t,)]
             messages: dict[AgentId, bytes] = {}
             if last:

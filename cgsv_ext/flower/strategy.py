@@ -1,0 +1,285 @@
+"""The server's side."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from operator import itemgetter
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy.strategy_utils import sample_nodes
+
+from .. import _checks
+from ..server import Refused, RewardServer, Round
+from .model import ServerModel
+from .records import Answer, Order
+
+logger = logging.getLogger("flwr.cgsv_ext")
+
+
+class GradientRewardStrategy(Strategy):
+    """Rewards agents by the cosine of their updates with the aggregate, over Flower's message API.
+
+    Every message to an agent holds the rewards it has earned and not acknowledged; every reply acknowledges
+    what is in the agent's parameters. Agents answer through :class:`RewardMod`. An agent that does not
+    answer is absent from the round, and gets its rewards when it is back.
+
+    Parameters
+    ----------
+    server : RewardServer
+        With a template whose tensors have names: a module, or a state dict. All settings of the mechanism
+        are its. Where it has a path, each round is saved there before any agent hears of it, and the
+        strategy goes on from what is in the file.
+    min_available_nodes : int
+        Rounds wait until so many nodes are connected.
+    fraction_train, fraction_evaluate : float
+        What part of the nodes is sampled for each round; 0 for none. Messages to evaluate deliver rewards,
+        too, so that an agent is evaluated with what it has just earned.
+    agents : collection of str, optional
+        Who may join; anyone by default.
+    dtype : torch.dtype
+        In which rewards are sent, as for :func:`cgsv_ext.encode`: float32, or bfloat16 in half the bytes.
+    roll_call_timeout : float
+        Seconds that nodes nobody has heard of get to say who they are, before a round they could take part
+        in.
+    arrayrecord_key, configrecord_key : str
+        Where the app expects parameters and configuration, as in Flower's own strategies.
+
+    Attributes
+    ----------
+    server : RewardServer
+        Its log, importance and callbacks are there to be used.
+
+    Raises
+    ------
+    ValueError
+        For a template without names, or a file that does not fit the server.
+    """
+
+    def __init__(
+        self,
+        server: RewardServer,
+        *,
+        min_available_nodes: int = 2,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 1.0,
+        agents: Collection[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        roll_call_timeout: float = 60.0,
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+    ) -> None:
+        op = "GradientRewardStrategy"
+        if server.template.names is None:
+            raise ValueError(
+                f"{op}(): expected a server whose template has names (a module or a state dict), got one of "
+                f"{server.template.size} elements without"
+            )
+        self.server = server
+        self.min_available_nodes = _checks.integer(op, "min_available_nodes", min_available_nodes, 1)
+        self.fraction_train = _fraction("fraction_train", fraction_train)
+        self.fraction_evaluate = _fraction("fraction_evaluate", fraction_evaluate)
+        self.agents = None if agents is None else frozenset(agents)
+        self.dtype = dtype
+        self.roll_call_timeout = roll_call_timeout
+        self.arrayrecord_key = arrayrecord_key
+        self.configrecord_key = configrecord_key
+        self._nodes: dict[int, str] = {}  # who was last heard from where
+        self._asked: dict[int, str | None] = {}  # whom the messages on their way are for
+        if server.path is not None and server.round == 0 and not server.agents:
+            with suppress(FileNotFoundError):  # where there is none yet
+                server.load()
+
+    def summary(self) -> None:
+        """Log what the strategy was made with."""
+        server = self.server
+        logger.info("agents: %d, rounds played: %d", len(server.agents), server.round)
+        logger.info(
+            "beta %g, alpha %g, gamma %g, %d parameters",
+            server.beta,
+            server.alpha,
+            server.gamma,
+            server.template.size,
+        )
+
+    def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **kwargs: Any) -> Result:
+        """Play rounds, as every strategy of Flower does.
+
+        Parameters
+        ----------
+        grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
+            As in :meth:`flwr.serverapp.strategy.Strategy.start`. ``num_rounds`` counts those to be played
+            now; ``server.round`` says how many there have been. All agents begin with the initial arrays,
+            also those that join later. They are needed again, the same ones, when the server is restarted.
+
+        Returns
+        -------
+        Result
+            ``arrays`` is the server's own model, w_0 + Σ u_N, which no agent gets whole. Metrics of training
+            and evaluation are by agent, as ``"ann/accuracy"``; those of training have the agent's
+            importance, cosine, quota and norm.
+
+        Raises
+        ------
+        ValueError
+            Where the initial arrays do not have the template's names and shapes, or are not those of the run
+            that is in the server's file.
+        """
+        self._model = ServerModel(self.server, initial_arrays)
+        return super().start(grid, ArrayRecord(self._model.values), *args, **kwargs)
+
+    # ---------------------------------------------------------------------------------------------- rounds
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a node, with its agent's own reward."""
+        nodes = self._sample(grid, self.fraction_train)
+        config["server-round"] = server_round
+        unheard = [node for node in nodes if node not in self._nodes]
+        if unheard and self.server.round > 0:  # there may be rewards waiting for them
+            logger.info("asking %d nodes who they are", len(unheard))
+            asking = self._messages(unheard, MessageType.TRAIN, config)
+            self._hear(grid.send_and_receive(asking, timeout=self.roll_call_timeout))
+            nodes = [node for node in nodes if node in self._nodes]
+        return self._messages(nodes, MessageType.TRAIN, config)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Play a round of the server with all updates that came."""
+        heard = self._hear(replies)
+        for agent, (answer, _) in heard.items():
+            if answer.update is not None:
+                with suppress(Refused):  # the server has logged it
+                    self.server.upload(agent, answer.update)
+        metrics = _by_agent(heard)
+        if not self.server.uploaded:
+            logger.warning("round %d of Flower: no update came, the server plays no round", server_round)
+            return None, metrics
+        record = self.server.step()
+        self._model.move()
+        metrics.update(_of_round(record))
+        return ArrayRecord(self._model.values), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a node; each agent evaluates its own model, with the reward it has just earned."""
+        config["server-round"] = server_round
+        connected = [node for node in grid.get_node_ids() if node in self._nodes]
+        nodes = random.sample(connected, int(len(connected) * self.fraction_evaluate))
+        return self._messages(nodes, MessageType.EVALUATE, config)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Every agent's own metrics."""
+        return _by_agent(self._hear(replies)) or None
+
+    # -------------------------------------------------------------------------------------------- messages
+
+    def _sample(self, grid: Grid, fraction: float) -> list[int]:
+        if fraction == 0:
+            return []
+        size = max(1, int(len(list(grid.get_node_ids())) * fraction))
+        nodes, connected = sample_nodes(grid, self.min_available_nodes, size)
+        self._nodes = {node: agent for node, agent in self._nodes.items() if node in connected}
+        return nodes
+
+    def _messages(self, nodes: list[int], message_type: str, config: ConfigRecord) -> list[Message]:
+        """Rewards for nodes whose agent is known; the initial arrays for the others."""
+        agents = [self._nodes[node] for node in nodes if node in self._nodes]
+        rewards = self.server.encode_all(agents, dtype=self.dtype)
+        names = list(self.server.template.names or ())
+        self._asked = {node: self._nodes.get(node) for node in nodes}
+        messages = []
+        for node, agent in self._asked.items():
+            content = RecordDict({self.configrecord_key: config})
+            if agent is None:
+                content[self.arrayrecord_key] = self._model.initial
+                Order(None, self.server.round, self.server.round == 0, names, None).write(content)
+            else:
+                Order(agent, self.server.round, True, [], rewards.get(agent)).write(content)
+            messages.append(Message(content, dst_node_id=node, message_type=message_type))
+        return messages
+
+    def _hear(self, replies: Iterable[Message]) -> dict[str, tuple[Answer, RecordDict]]:
+        """Who answered what; they are members then, and what they acknowledge is acknowledged."""
+        answers: list[tuple[str, int, Answer, RecordDict]] = []
+        silent = dict(self._asked)
+        for message in replies:
+            node = message.metadata.src_node_id
+            silent.pop(node, None)
+            try:
+                if message.has_error():
+                    raise ValueError(message.error.reason)
+                answer = Answer.read(message.content)
+                answers.append((answer.agent, node, answer, message.content))
+            except ValueError as error:
+                self._forget(node, error)
+        if silent:
+            names = [agent or f"node {node}" for node, agent in silent.items()]
+            logger.warning("%d of %d are absent: %s", len(silent), len(self._asked), ", ".join(names))
+        heard: dict[str, tuple[Answer, RecordDict]] = {}
+        # By name, so that agents join in the same order whoever is first.
+        for agent, node, answer, content in sorted(answers, key=itemgetter(0, 1)):
+            try:
+                self._identify(node, answer, heard)
+                heard[agent] = answer, content
+            except ValueError as error:
+                self._forget(node, error)
+        return heard
+
+    def _forget(self, node: int, error: ValueError) -> None:
+        """Ask a node anew who it is, next time."""
+        logger.warning("node %d, agent %r: %s", node, self._nodes.pop(node, None), error)
+
+    def _identify(self, node: int, answer: Answer, heard: Collection[str]) -> None:
+        agent = answer.agent
+        if agent in heard:
+            raise ValueError(f"expected one node an agent, got another that says it is {agent!r}")
+        if agent not in self.server.agents:
+            if self.agents is not None and agent not in self.agents:
+                raise ValueError(f"expected an agent that may join, got {agent!r}")
+            self.server.join(agent)
+        if answer.round >= 0:
+            self.server.acknowledge(agent, answer.round)
+        self._nodes = {each: name for each, name in self._nodes.items() if name != agent}
+        self._nodes[node] = agent
+
+
+def _by_agent(heard: dict[str, tuple[Answer, RecordDict]]) -> MetricRecord:
+    """Metrics of all agents, as ``"agent/metric"``."""
+    return MetricRecord(
+        {
+            f"{agent}/{name}": value
+            for agent, (_, content) in heard.items()
+            for record in content.metric_records.values()
+            for name, value in record.items()
+        }
+    )
+
+
+def _of_round(record: Round) -> MetricRecord:
+    """What the server decided, of the round and of each agent."""
+    metrics = MetricRecord(
+        {"round": record.round, "share": record.share, "refused": record.refused, "seconds": record.seconds}
+    )
+    for i, agent in enumerate(record.agents):
+        metrics[f"{agent}/importance"] = record.importance[i]
+        metrics[f"{agent}/cosine"] = record.cosines[i]
+        metrics[f"{agent}/quota"] = record.quotas[i]
+        metrics[f"{agent}/norm"] = record.norms[i]
+    return metrics
+
+
+def _fraction(name: str, value: float) -> float:
+    found = _checks.number("GradientRewardStrategy", name, value)
+    if not 0 <= found <= 1:
+        raise ValueError(f"GradientRewardStrategy(): expected {name} from 0 to 1, got {found:g}")
+    return found
