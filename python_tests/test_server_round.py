@@ -724,6 +724,12 @@ def test_encoded_rewards_are_those_downloaded(device: torch.device) -> None:
             fetch(server, agent)
     play(server, random_updates("abcd", D, 9))
     fetch(server, "a")
+    named = server.encode_all(["c", "a", "c"])
+    assert set(named) == {"c"}
+    server.upload("b", torch.ones(D))  # what was not asked for is not handed out
+    with pytest.raises(ValueError, match=r"encode_all\(\): expected an agent that has joined, got 'x'"):
+        server.encode_all(["b", "x"])
+    assert named["c"] == server.encode_all()["c"]
     everybody = server.encode_all()
     assert set(everybody) == {"b", "c", "d"}  # the last of more than this round, and not of the first row
     assert [len(server.pending(agent)) for agent in "bcd"] == [1, 1, 2]

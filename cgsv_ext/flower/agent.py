@@ -44,7 +44,7 @@ class AgentState:
         self.arrays = arrays
         self.names = names
         self.since = since
-        self.template = Template({name: arrays[name] for name in names})
+        self.template = Template(self._rewarded(arrays))
         self._message = message
         self._reward = None if message is None else self._decode(message)
 
@@ -57,7 +57,7 @@ class AgentState:
         """All arrays, with the latest reward added, in memory of their own."""
         found = {name: value.clone() for name, value in self.arrays.items()}
         if self._reward is not None:
-            self.template.add_({name: found[name] for name in self.names}, self._reward.flat)
+            self.template.add_(self._rewarded(found), self._reward.flat)
         return found
 
     def receive(self, order: Order) -> bool:
@@ -75,18 +75,20 @@ class AgentState:
             return True
         message = torch.frombuffer(bytearray(order.reward), dtype=torch.uint8)
         reward = self._decode(message)
+        if reward.round <= self.round:  # it came late, after the next one
+            return True
         if self.round <= reward.since:
             if UNTOLD < self.round < reward.since:
                 logger.warning(
-                    "rewards of rounds %d to %d are lost: the server has sent them, and the agent's file is "
-                    "older",
+                    "rewards of rounds %d to %d are lost: the server has been told that the agent has them, "
+                    "and the agent's file is older",
                     self.round + 1,
                     reward.since,
                 )
             self.arrays = self.values()
             self.since = reward.since
         elif reward.since != self.since:
-            return reward.round <= self.round
+            return False
         self._message, self._reward = message, reward
         return True
 
@@ -98,9 +100,14 @@ class AgentState:
 
     def update(self, before: dict[str, Tensor], after: dict[str, Tensor]) -> Tensor:
         """What training has added: Δw, (D,)."""
-        old = [part.reshape(-1) for part in self.template.parts(before)]
-        new = [part.reshape(-1) for part in self.template.parts(after)]
+        old, new = (
+            [part.reshape(-1) for part in self.template.parts(self._rewarded(arrays))]
+            for arrays in (before, after)
+        )
         return torch.cat(new) - torch.cat(old)
+
+    def _rewarded(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: arrays[name] for name in self.names if name in arrays}
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""

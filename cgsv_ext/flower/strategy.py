@@ -162,7 +162,7 @@ class GradientRewardStrategy(Strategy):
         metrics = _by_agent(heard)
         if not self.server.uploaded:
             logger.warning("round %d of Flower: no update came, the server plays no round", server_round)
-            return None, metrics
+            return None, metrics or None
         record = self.server.step()
         self._model.move()
         metrics.update(_of_round(record))
