@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import median
-from time import perf_counter
-from typing import Any
-
 import floor
 import pytest
 import torch
 from cases import Size, resnet_50
+from lap import Lap
 from pytest_benchmark.fixture import BenchmarkFixture
 from race import Entrant, Race
 
@@ -46,30 +42,6 @@ def bench_upload(dtype: torch.dtype, race: Race) -> None:
     ]
     case = Size(1, d).case("upload", dtype=str(dtype).removeprefix("torch."), kind="ResNet-50, 161 parts")
     race(case, entrants, base="row[a:b].copy_(part), part by part")
-
-
-class Lap:
-    """Times the parts of something that has to be done in order."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    def __call__(self, what: str, call: Callable[[], object]) -> None:
-        start = perf_counter()
-        call()
-        self.seconds.setdefault(what, []).append(perf_counter() - start)
-
-    def rows(self, nbytes: dict[str, int]) -> list[dict[str, Any]]:
-        return [
-            {
-                "what": what,
-                "min": min(times),
-                "median": median(times),
-                "rounds": len(times),
-                "bytes": nbytes.get(what, 0),
-            }
-            for what, times in self.seconds.items()
-        ]
 
 
 @pytest.mark.full

@@ -435,7 +435,11 @@ def spoiled(reply: Message, how: str) -> Message:
     content = reply.content
     if UPDATE not in content:
         return reply
-    flat = content[UPDATE]["flat"].numpy()
+    flat = content[UPDATE]["flat"]
+
+    def form(dtype: str = flat.dtype, stype: str = flat.stype, data: bytes = flat.data) -> None:
+        content[UPDATE] = ArrayRecord({"flat": Array(dtype, flat.shape, stype, data)})
+
     match how:
         case "no state":
             del content[STATE]
@@ -451,21 +455,20 @@ def spoiled(reply: Message, how: str) -> Message:
             content[STATE] = ConfigRecord({"agent": "ann", "round": -1})
         case "no update":
             content[UPDATE] = ArrayRecord()
-        case "bytes that are no array":
-            content[UPDATE] = ArrayRecord({"flat": Array("float32", (3,), "numpy.ndarray", b"garbage")})
-        case "an array of objects":
-            content[UPDATE] = ArrayRecord({"flat": Array("object", (1,), "numpy.ndarray", b"\x93NUMPY")})
+        case "Flower's form":
+            content[UPDATE] = ArrayRecord({"flat": Array(torch.ones(3).numpy())})
         case "an unknown form":
-            content[UPDATE] = ArrayRecord({"flat": Array("float32", (3,), "other", b"")})
-        case "letters":
-            content[UPDATE] = ArrayRecord([flat.astype("S1")])
-            content[UPDATE]["flat"] = content[UPDATE].pop("0")
+            form(stype="other")
+        case "an unknown dtype":
+            form(dtype="int64")
+        case "a part of an element":
+            form(data=flat.data[1:])
+        case "nothing":
+            form(data=b"")
         case "too short":
-            content[UPDATE] = ArrayRecord({"flat": Array(flat[1:])})
-        case "integers":
-            content[UPDATE] = ArrayRecord({"flat": Array(flat.astype("int64"))})
+            form(data=flat.data[4:])
         case "NaN":
-            content[UPDATE] = ArrayRecord({"flat": Array(flat * float("nan"))})
+            form(data=b"\xff" * len(flat.data))
     return reply
 
 
@@ -479,12 +482,12 @@ def spoiled(reply: Message, how: str) -> Message:
         "a round to come",
         "a name that is taken",
         "no update",
-        "bytes that are no array",
-        "an array of objects",
+        "Flower's form",
         "an unknown form",
-        "letters",
+        "an unknown dtype",
+        "a part of an element",
+        "nothing",
         "too short",
-        "integers",
         "NaN",
     ],
 )
@@ -501,6 +504,27 @@ def test_an_answer_that_is_wrong_costs_nobody_but_its_agent(tmp_path: Path, how:
     strategy.start(grid, initial(), num_rounds=2)
     assert records[-1].agents == AGENTS
     assert all(strategy.server.pending(agent) == () for agent in AGENTS)
+
+
+@pytest.mark.parametrize("thief", ["ann", "cleo"])
+def test_a_name_stays_with_the_node_it_is_known_from(
+    flower: tuple[GradientRewardStrategy, InProcessGrid], thief: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    strategy, grid = flower
+    strategy.start(grid, initial(), num_rounds=1)
+    node = grid.node(thief)
+
+    def steal(reply: Message) -> Message:
+        if reply.metadata.src_node_id == node:
+            reply.content[STATE]["agent"] = "bob"
+        return reply
+
+    grid.tamper = steal
+    result = strategy.start(grid, initial(), num_rounds=1)
+    assert "another that says it is 'bob'" in caplog.text
+    assert f"{thief}/loss" not in result.train_metrics_clientapp[1]
+    assert "bob/loss" in result.train_metrics_clientapp[1]
+    assert strategy._nodes[grid.node("bob")] == "bob"
 
 
 def test_only_those_named_may_join(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,17 +16,21 @@ update    flat           Δw_i, its tensors in the template's order
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
+from ..server.template import FLOATS
+
 STATE = "cgsv.state"
 REWARD = "cgsv.reward"
 UPDATE = "cgsv.update"
 
-_WIRE = "cgsv_ext.wire"
+_WIRE, _RAW = "cgsv_ext.wire", "cgsv_ext.raw"
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
 
 
 class Order(NamedTuple):
@@ -40,7 +44,9 @@ class Order(NamedTuple):
 
     def write(self, content: RecordDict) -> None:
         """Add it to a message."""
-        state = ConfigRecord({"round": self.round, "train": self.train, "names": self.names})
+        state = ConfigRecord({"round": self.round, "train": self.train})
+        if self.names:  # an empty list is more than Flower's own mods can count
+            state["names"] = self.names
         if self.agent is not None:
             state["agent"] = self.agent
         content[STATE] = state
@@ -57,7 +63,7 @@ class Order(NamedTuple):
             raise ValueError(
                 f"RewardMod: expected a message of GradientRewardStrategy, got one without {STATE!r}"
             )
-        agent, round, names = state.get("agent"), state.get("round"), state.get("names")
+        agent, round, names = state.get("agent"), state.get("round"), state.get("names", [])
         reward = content.array_records.get(REWARD)
         if (
             not (agent is None or isinstance(agent, str))
@@ -83,7 +89,10 @@ class Answer(NamedTuple):
         """Add it to a message."""
         content[STATE] = ConfigRecord({"agent": self.agent, "round": self.round})
         if self.update is not None:
-            content[UPDATE] = ArrayRecord({"flat": Array(self.update.numpy())})
+            # Flower's own form for arrays costs two copies more on each side.
+            flat = self.update.contiguous()
+            name, data = str(flat.dtype).removeprefix("torch."), flat.view(torch.uint8).numpy().tobytes()
+            content[UPDATE] = ArrayRecord({"flat": Array(name, tuple(flat.shape), _RAW, data)})
 
     @classmethod
     def read(cls, content: RecordDict) -> Answer:
@@ -98,19 +107,25 @@ class Answer(NamedTuple):
             state = content.config_records[STATE]
             agent, round = state["agent"], state["round"]
             record = content.array_records.get(UPDATE)
-            update = None if record is None else tensor(record["flat"])
-        except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
+            update = None if record is None else _raw(record["flat"])
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"expected an answer of RewardMod, got {error!r:.200}") from error
         if not isinstance(agent, str) or not isinstance(round, int):
             raise ValueError(f"expected an agent's name and a round, got {agent!r:.100} and {round!r:.100}")
         return cls(agent, round, update)
 
 
-def tensor(array: Array) -> Tensor:
-    """A Flower array's values, in memory of their own."""
-    return torch.from_numpy(array.numpy())
+def _raw(array: Array) -> Tensor:
+    """Values of an update, to be read only: they share the message's memory."""
+    if array.stype != _RAW or array.dtype not in _DTYPES:
+        raise ValueError(
+            f"expected an update of RewardMod, got {array.dtype!r:.50} in the form {array.stype!r:.50}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nobody will write to it
+        return torch.frombuffer(array.data, dtype=_DTYPES[array.dtype])
 
 
 def tensors(record: ArrayRecord) -> dict[str, Tensor]:
-    """All values of a record."""
-    return {name: tensor(array) for name, array in record.items()}
+    """All values of a record, in memory of their own."""
+    return {name: torch.from_numpy(array.numpy()) for name, array in record.items()}

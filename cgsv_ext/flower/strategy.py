@@ -6,7 +6,6 @@ import logging
 import random
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -210,7 +209,7 @@ class GradientRewardStrategy(Strategy):
 
     def _hear(self, replies: Iterable[Message]) -> dict[str, tuple[Answer, RecordDict]]:
         """Who answered what; they are members then, and what they acknowledge is acknowledged."""
-        answers: list[tuple[str, int, Answer, RecordDict]] = []
+        answers: list[tuple[int, Answer, RecordDict]] = []
         silent = dict(self._asked)
         for message in replies:
             node = message.metadata.src_node_id
@@ -218,19 +217,23 @@ class GradientRewardStrategy(Strategy):
             try:
                 if message.has_error():
                     raise ValueError(message.error.reason)
-                answer = Answer.read(message.content)
-                answers.append((answer.agent, node, answer, message.content))
+                answers.append((node, Answer.read(message.content), message.content))
             except ValueError as error:
                 self._forget(node, error)
         if silent:
             names = [agent or f"node {node}" for node, agent in silent.items()]
             logger.warning("%d of %d are absent: %s", len(silent), len(self._asked), ", ".join(names))
+
+        def order(each: tuple[int, Answer, RecordDict]) -> tuple[str, bool, int]:
+            """By name, so that agents join in one order whoever is first; of two, the one that is known."""
+            node, answer, _ = each
+            return answer.agent, self._nodes.get(node) != answer.agent, node
+
         heard: dict[str, tuple[Answer, RecordDict]] = {}
-        # By name, so that agents join in the same order whoever is first.
-        for agent, node, answer, content in sorted(answers, key=itemgetter(0, 1)):
+        for node, answer, content in sorted(answers, key=order):
             try:
                 self._identify(node, answer, heard)
-                heard[agent] = answer, content
+                heard[answer.agent] = answer, content
             except ValueError as error:
                 self._forget(node, error)
         return heard
