@@ -471,6 +471,21 @@ def test_a_round_is_forgotten_when_nobody_is_owed_it() -> None:
     assert server.state_dict()["ledger"] == []
 
 
+def test_who_has_all_it_is_owed_is_not_refused_for_a_message_that_was_lost() -> None:
+    """The message names a round it was not in, so that it would never acknowledge that round."""
+    server = joined(RewardServer(like()), "ab")
+    play(server, random_updates("ab", D, 0))
+    kept = server.download("a").round  # it keeps the reward, and its answer is lost
+    play(server, random_updates("b", D, 1))
+    server.download("a")  # this one is lost
+    server.acknowledge("a", kept - 1)
+    with pytest.raises(Refused, match="to be acknowledged first"):
+        server.upload("a", torch.ones(D))
+    server.acknowledge("a", kept)
+    assert server.pending("a") == ()
+    server.upload("a", torch.ones(D))
+
+
 @pytest.mark.parametrize("round", [2, -1, 10**30])
 def test_a_round_that_has_not_been_is_not_acknowledged(round: int) -> None:
     server = joined(RewardServer(D), "ab")

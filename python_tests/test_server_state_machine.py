@@ -152,8 +152,9 @@ class Machine(RuleBasedStateMachine):
         world.settled[agent.id] = max(world.settled[agent.id], t)
         for each in [each for each in world.owed[agent.id] if each <= t]:
             assert world.owed[agent.id].pop(each) in agent.applied | agent.given_up
-        if t >= self.world.fetched.get(agent.id, math.inf):
-            del self.world.fetched[agent.id]
+        fetched = self.world.fetched.get(agent.id)
+        if fetched is not None and all(each > fetched for each in world.owed[agent.id]):
+            del world.fetched[agent.id]
 
     def meet(self, agent: Agent) -> None:
         """What an agent says first, after a restart of either side, or if it never said what it has added."""
@@ -346,6 +347,19 @@ class Machine(RuleBasedStateMachine):
         else:
             self.fetch(agent, self.server.download(agent.id))
 
+    @precondition(lambda self: self.world.members and self.plays < PLAYS - 3)
+    @rule(who=WHO, seed=SEED)
+    def an_answer_and_a_message_are_lost(self, who: int, seed: int) -> None:
+        agent = self.member(who)
+        self.meet(agent)
+        self.fetch(agent, self.server.download(agent.id))
+        self.apply(agent)  # and the server does not hear of it
+        self.rounds(1, 63 & ~(1 << list(self.world.members).index(agent.id)), seed)
+        self.server.download(agent.id)
+        if self.world.owed[agent.id]:
+            self.world.fetched[agent.id] = self.world.round
+        self.acknowledged(agent, agent.last)
+
     @rule()
     def encode_all(self) -> None:
         for agent in self.world.members.values():
@@ -480,6 +494,7 @@ class Machine(RuleBasedStateMachine):
         assert_shares_are_whole(importance.values())
         for name, agent in world.members.items():
             assert server.pending(name) == tuple(world.owed[name])
+            assert server._members[name].fetched == world.fetched.get(name)
             assert math.isclose(importance[name], world.shares.r[name], abs_tol=1e-9)
             expected = torch.zeros(D)
             for play in agent.applied:

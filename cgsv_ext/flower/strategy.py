@@ -131,7 +131,9 @@ class GradientRewardStrategy(Strategy):
             that is in the server's file.
         """
         self._model = ServerModel(self.server, initial_arrays)
-        return super().start(grid, ArrayRecord(self._model.values), *args, **kwargs)
+        result = super().start(grid, ArrayRecord(self._model.values), *args, **kwargs)
+        result.arrays = ArrayRecord(self._model.values)  # also where no round was played
+        return result
 
     # ---------------------------------------------------------------------------------------------- rounds
 

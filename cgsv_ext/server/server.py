@@ -482,7 +482,9 @@ class RewardServer:
             if round > member.settled:
                 member.settled = int(round)
                 self._ledger.settle(agent_id, round)
-            if member.fetched is not None and round >= member.fetched:
+            # A message that was lost may have held nothing but what had come before.
+            fetched = member.fetched
+            if fetched is not None and all(t > fetched for t in self._ledger.pending(agent_id)):
                 member.fetched = None
 
     def encode(self, agent_id: AgentId, *, dtype: torch.dtype = torch.float32) -> bytes:
