@@ -197,6 +197,23 @@ def test_what_is_not_rewarded_stays_the_agents_own(tmp_path: Path) -> None:
     assert not result.arrays.to_torch_state_dict()["1.running_mean"].any()
 
 
+def test_the_code_on_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "flower.md"
+    if not page.exists():
+        pytest.skip("needs the whole source tree")
+    on_server, on_agents = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"new_model": new_model, "learn": lambda model: learn(model, "ann", 1) or 0.5}
+    exec(on_agents, names)
+    grid = InProcessGrid(names["app"], AGENTS)
+    exec(on_server, names)
+    names["main"](grid, None)
+    for agent in AGENTS:
+        assert kept(tmp_path, agent).round == 9  # nothing evaluates on that page, so the last one waits
+    training = [message for message in grid.sent if message.metadata.message_type == "train"]
+    assert len(training) == 10 * len(AGENTS)  # and no roll call because of that
+
+
 # What fails
 
 

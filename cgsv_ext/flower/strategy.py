@@ -180,7 +180,7 @@ class GradientRewardStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Every agent's own metrics."""
-        return _by_agent(self._hear(replies)) or None
+        return _by_agent(self._hear(replies, forget=False)) or None
 
     # -------------------------------------------------------------------------------------------- messages
 
@@ -209,8 +209,13 @@ class GradientRewardStrategy(Strategy):
             messages.append(Message(content, dst_node_id=node, message_type=message_type))
         return messages
 
-    def _hear(self, replies: Iterable[Message]) -> dict[str, tuple[Answer, RecordDict]]:
-        """Who answered what; they are members then, and what they acknowledge is acknowledged."""
+    def _hear(
+        self, replies: Iterable[Message], *, forget: bool = True
+    ) -> dict[str, tuple[Answer, RecordDict]]:
+        """Who answered what; they are members then, and what they acknowledge is acknowledged.
+
+        Nodes that answer with an error are asked anew who they are, if they are to be forgotten.
+        """
         answers: list[tuple[int, Answer, RecordDict]] = []
         silent = dict(self._asked)
         for message in replies:
@@ -221,7 +226,7 @@ class GradientRewardStrategy(Strategy):
                     raise ValueError(message.error.reason)
                 answers.append((node, Answer.read(message.content), message.content))
             except ValueError as error:
-                self._forget(node, error)
+                self._warn(node, error, forget)
         if silent:
             names = [agent or f"node {node}" for node, agent in silent.items()]
             logger.warning("%d of %d are absent: %s", len(silent), len(self._asked), ", ".join(names))
@@ -237,12 +242,13 @@ class GradientRewardStrategy(Strategy):
                 self._identify(node, answer, heard)
                 heard[answer.agent] = answer, content
             except ValueError as error:
-                self._forget(node, error)
+                self._warn(node, error, forget)
         return heard
 
-    def _forget(self, node: int, error: ValueError) -> None:
-        """Ask a node anew who it is, next time."""
-        logger.warning("node %d, agent %r: %s", node, self._nodes.pop(node, None), error)
+    def _warn(self, node: int, error: ValueError, forget: bool) -> None:
+        logger.warning("node %d, agent %r: %s", node, self._nodes.get(node), error)
+        if forget:
+            self._nodes.pop(node, None)
 
     def _identify(self, node: int, answer: Answer, heard: Collection[str]) -> None:
         agent = answer.agent
