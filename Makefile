@@ -19,7 +19,7 @@ SOURCES := $(shell find csrc cgsv_ext -not -path '*__pycache__*' -not -name '*.s
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CMAKE_IF_MISSING := $(if $(shell command -v cmake),,$(BIN)/cmake)
 
-.PHONY: help demo test lint bench ctest sanitize simt cuda-check cuda-build clean
+.PHONY: help demo test processes lint bench ctest sanitize simt cuda-check cuda-build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,9 @@ demo: $(INSTALLED)  ## train agents on real data, reward them, write a report
 
 test: $(INSTALLED)  ## run the Python tests against the installed package
 	$(RUN) pytest --numprocesses auto --dist loadfile
+
+processes: $(INSTALLED)  ## run the tests that start a SuperLink and SuperNodes of Flower
+	$(RUN) pytest -m processes python_tests/test_flower_processes.py
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, clang-format
 	$(RUN) ruff check .

@@ -10,7 +10,9 @@ and on the agents' an app as for Flower's FedAvg, with one mod::
 
     @app.train(mods=[RewardMod("agents")])
 
-docs/flower.md tells what goes over the wire and what becomes of agents that fail.
+docs/flower.md tells what becomes of agents that fail. Here ``strategy`` is the server's side and ``model``
+its own model, ``mod`` is the agents' side and ``agent`` what each keeps, ``records`` is what they tell
+each other.
 """
 
 try:
