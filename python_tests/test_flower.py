@@ -214,6 +214,30 @@ def test_the_code_on_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.
     assert len(training) == 10 * len(AGENTS)  # and no roll call because of that
 
 
+@pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.1, 1), (0.7, 2), (1.0, 3)])
+def test_a_part_of_the_nodes_may_be_sampled(tmp_path: Path, fraction: float, count: int) -> None:
+    parts = {"fraction_train": fraction, "fraction_evaluate": fraction}
+    strategy = GradientRewardStrategy(new_server(tmp_path), **parts)
+    grid = InProcessGrid(new_app(tmp_path), AGENTS)
+    result = strategy.start(grid, initial(), num_rounds=1)
+    kinds = [message.metadata.message_type for message in grid.sent]
+    assert kinds.count("train") == count
+    assert kinds.count("evaluate") == int(fraction and max(1, count * fraction))
+    assert strategy.server.round == (count > 0)
+    assert len(result.train_metrics_clientapp.get(1, ())) == (4 + 5 * count if count else 0)
+
+
+def test_rounds_wait_for_enough_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.serverapp.strategy import strategy_utils
+
+    strategy = GradientRewardStrategy(new_server(tmp_path), min_available_nodes=4)
+    grid = InProcessGrid(new_app(tmp_path), AGENTS)
+    monkeypatch.setattr(strategy_utils, "sleep", lambda seconds: grid.connect("dora"))
+    monkeypatch.setitem(globals(), "AGENTS", (*AGENTS, "dora"))
+    result = strategy.start(grid, initial(), num_rounds=1)
+    assert "dora/loss" in result.train_metrics_clientapp[1]
+
+
 # What fails
 
 

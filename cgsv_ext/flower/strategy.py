@@ -175,7 +175,7 @@ class GradientRewardStrategy(Strategy):
         """One message a node; each agent evaluates its own model, with the reward it has just earned."""
         config["server-round"] = server_round
         connected = [node for node in grid.get_node_ids() if node in self._nodes]
-        nodes = random.sample(connected, int(len(connected) * self.fraction_evaluate))
+        nodes = random.sample(connected, _part(len(connected), self.fraction_evaluate))
         return self._messages(nodes, MessageType.EVALUATE, config)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -187,7 +187,7 @@ class GradientRewardStrategy(Strategy):
     def _sample(self, grid: Grid, fraction: float) -> list[int]:
         if fraction == 0:
             return []
-        size = max(1, int(len(list(grid.get_node_ids())) * fraction))
+        size = _part(len(list(grid.get_node_ids())), fraction)
         nodes, connected = sample_nodes(grid, self.min_available_nodes, size)
         self._nodes = {node: agent for node, agent in self._nodes.items() if node in connected}
         return nodes
@@ -287,6 +287,11 @@ def _of_round(record: Round) -> MetricRecord:
         metrics[f"{agent}/quota"] = record.quotas[i]
         metrics[f"{agent}/norm"] = record.norms[i]
     return metrics
+
+
+def _part(n: int, fraction: float) -> int:
+    """How many of n nodes: one at least, unless none is there or wanted."""
+    return min(n, max(1, int(n * fraction))) if fraction > 0 else 0
 
 
 def _fraction(name: str, value: float) -> float:
