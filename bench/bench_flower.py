@@ -20,8 +20,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from cgsv_ext import RewardServer
 from cgsv_ext.flower import GradientRewardStrategy
-from cgsv_ext.flower.model import ServerModel
-from cgsv_ext.flower.records import Answer
+from cgsv_ext.flower.records import FromAgent
 
 LAYERS = 20
 
@@ -70,11 +69,11 @@ def bench_strategy(size: Size, benchmark: BenchmarkFixture, tmp_path: Path) -> N
 
     def rewarded(server: RewardServer) -> tuple[Strategy, Callable[[int], RecordDict]]:
         strategy = GradientRewardStrategy(server)
-        strategy._model = ServerModel(server, ArrayRecord(layers))
+        strategy.begin(ArrayRecord(layers))
 
         def reply(node: int) -> RecordDict:
             content = RecordDict({"metrics": MetricRecord({"num-examples": 1})})
-            Answer(str(node), server.round, updates[node - 1]).write(content)
+            FromAgent(str(node), server.round, updates[node - 1]).write(content)
             return content
 
         return strategy, reply

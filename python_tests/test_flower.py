@@ -16,6 +16,7 @@ pytest.importorskip("flwr.serverapp.strategy", reason="needs Flower: pip install
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import message_size_mod
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process_grid import InProcessGrid
@@ -25,8 +26,8 @@ from torch.nn.utils import parameters_to_vector
 import cgsv_ext
 from cgsv_ext.flower import GradientRewardStrategy, RewardMod
 from cgsv_ext.flower.agent import UNTOLD, AgentState
-from cgsv_ext.flower.mod import node_name
-from cgsv_ext.flower.records import STATE, UPDATE, Order
+from cgsv_ext.flower.mod import file_name, node_name
+from cgsv_ext.flower.records import STATE, UPDATE, ToAgent
 
 AGENTS = ("ann", "bob", "cleo")
 SETTINGS = {"gamma": 0.5, "beta": 0.5}
@@ -51,20 +52,22 @@ def learn(model: nn.Module, agent: str, t: int) -> None:
 def new_app(folder: Path, model: Callable[[], nn.Module] = new_model) -> ClientApp:
     """An app as for FedAvg."""
     app, mod = ClientApp(), RewardMod(folder / "agents")
+    mods = [message_size_mod, mod, message_size_mod]
 
     def own(message: Message) -> nn.Module:
+        assert set(message.content) == {"arrays", "config"}  # as for FedAvg
         found = model()
         found.load_state_dict(message.content["arrays"].to_torch_state_dict())
         return found
 
-    @app.train(mods=[mod])
+    @app.train(mods=mods)
     def train(message: Message, context: object) -> Message:
         local = own(message)
         learn(local, context.node_config["agent"], message.content["config"]["server-round"])
         content = {"arrays": ArrayRecord(local.state_dict()), "metrics": MetricRecord({"loss": 0.5})}
         return Message(RecordDict(content), reply_to=message)
 
-    @app.evaluate(mods=[mod])
+    @app.evaluate(mods=mods)
     def evaluate(message: Message, context: object) -> Message:
         total = parameters_to_vector(own(message).parameters()).double().sum().item()
         return Message(RecordDict({"metrics": MetricRecord({"sum": total})}), reply_to=message)
@@ -227,15 +230,94 @@ def test_a_part_of_the_nodes_may_be_sampled(tmp_path: Path, fraction: float, cou
     assert len(result.train_metrics_clientapp.get(1, ())) == (4 + 5 * count if count else 0)
 
 
-def test_rounds_wait_for_enough_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flwr.serverapp.strategy import strategy_utils
+def test_rounds_wait_for_enough_nodes_and_sample_of_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = GradientRewardStrategy(new_server(tmp_path), min_available_nodes=3)
+    grid = InProcessGrid(new_app(tmp_path), ())
+    late = iter(AGENTS)
+    monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", lambda _: grid.connect(next(late)))
+    strategy.start(grid, initial(), num_rounds=1)
+    assert strategy.server.agents == AGENTS
 
-    strategy = GradientRewardStrategy(new_server(tmp_path), min_available_nodes=4)
-    grid = InProcessGrid(new_app(tmp_path), AGENTS)
-    monkeypatch.setattr(strategy_utils, "sleep", lambda seconds: grid.connect("dora"))
-    monkeypatch.setitem(globals(), "AGENTS", (*AGENTS, "dora"))
-    result = strategy.start(grid, initial(), num_rounds=1)
-    assert "dora/loss" in result.train_metrics_clientapp[1]
+
+def test_records_may_have_other_names(tmp_path: Path) -> None:
+    app = ClientApp()
+
+    @app.train(mods=[RewardMod(tmp_path, arrayrecord_key="weights")])
+    def train(message: Message, context: object) -> Message:
+        assert set(message.content) == {"weights", "settings"}
+        assert message.content["settings"]["server-round"] == 1
+        return Message(RecordDict({"weights": message.content["weights"]}), reply_to=message)
+
+    keys = {"arrayrecord_key": "weights", "configrecord_key": "settings", "fraction_evaluate": 0.0}
+    strategy = GradientRewardStrategy(cgsv_ext.RewardServer(new_model()), **keys)
+    strategy.start(grid := InProcessGrid(app, AGENTS), initial(), num_rounds=1)
+    assert strategy.server.round == 1
+    assert [set(reply.content) for reply in grid.replies] == [{STATE, UPDATE}] * len(AGENTS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_models_of_other_dtypes(tmp_path: Path, dtype: torch.dtype) -> None:
+    app = ClientApp()
+
+    @app.train(mods=[RewardMod(tmp_path)])
+    def train(message: Message, context: object) -> Message:
+        arrays = message.content["arrays"].to_torch_state_dict()
+        assert all(value.dtype == dtype for value in arrays.values())
+        trained = {name: value + 2.0 ** -len(context.node_config["agent"]) for name, value in arrays.items()}
+        return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
+
+    model = new_model().to(dtype)
+    strategy = GradientRewardStrategy(cgsv_ext.RewardServer(model), fraction_evaluate=0.0)
+    result = strategy.start(InProcessGrid(app, AGENTS), ArrayRecord(model.state_dict()), num_rounds=2)
+    assert strategy.server.round == 2
+    assert all(value.dtype == dtype for value in result.arrays.to_torch_state_dict().values())
+    size = strategy.server.template.size
+    expected = [2.0 ** -len(agent) * size**0.5 for agent in AGENTS]
+    found = [result.train_metrics_clientapp[1][f"{agent}/norm"] for agent in AGENTS]
+    assert found == pytest.approx(expected, rel=0.05)  # half precision rounds where it is added
+
+
+class Tied(nn.Module):
+    """As language models are: the first layer's weights are the last one's."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.last.weight = self.first.weight
+
+    def forward(self, points: Tensor) -> Tensor:
+        return self.last(self.first(points))[:, :3]
+
+
+def test_tied_parameters_are_rewarded_under_all_their_names(tmp_path: Path) -> None:
+    server = cgsv_ext.RewardServer(Tied(), **SETTINGS)
+    assert server.template.ties == {"last.weight": "first.weight"}
+    strategy = GradientRewardStrategy(server)
+    grid = InProcessGrid(new_app(tmp_path, Tied), AGENTS)
+    result = strategy.start(grid, ArrayRecord(Tied().state_dict()), num_rounds=3)
+
+    models, importance = {agent: Tied() for agent in AGENTS}, torch.zeros(len(AGENTS), dtype=torch.float64)
+    for t in range(1, 4):
+        updates = []
+        for agent, model in models.items():
+            local = Tied()
+            local.load_state_dict(model.state_dict())
+            learn(local, agent, t)
+            pair = (parameters_to_vector(each.parameters()).detach() for each in (local, model))
+            updates.append(torch.sub(*pair))
+        step = cgsv_ext.reward_step(torch.stack(updates), importance, **SETTINGS)
+        importance = step.importance
+        for i, model in enumerate(models.values()):
+            cgsv_ext.Template(model).add_(model, step.rewards[i])
+    for agent, model in models.items():
+        values = kept(tmp_path, agent).values()
+        assert all(torch.equal(values[name], value) for name, value in model.state_dict().items())
+        assert values.keys() == model.state_dict().keys()
+    arrays = result.arrays.to_torch_state_dict()
+    assert torch.equal(arrays["first.weight"], arrays["last.weight"])
 
 
 # What fails
@@ -270,9 +352,12 @@ FAULTS = st.lists(
         {
             "down": st.sets(st.sampled_from(AGENTS)),
             "deaf": st.sets(st.sampled_from(AGENTS)),
+            "late": st.sets(st.sampled_from(AGENTS)),
+            "twice": st.sets(st.sampled_from(AGENTS)),
             "restarted": st.sets(st.sampled_from(AGENTS)),
             "server restarts": st.booleans(),
-            "evaluate": st.booleans(),
+            "evaluate": st.sampled_from([0.0, 0.5, 1.0]),
+            "train": st.sampled_from([0.4, 1.0]),
         }
     ),
     min_size=1,
@@ -288,16 +373,17 @@ def test_whatever_fails_each_reward_arrives_once(rounds: list[dict[str, object]]
         grid = InProcessGrid(new_app(folder), AGENTS)
         strategy = GradientRewardStrategy(paid.watch(new_server(folder)))
         for faults in [*rounds, *[None] * 3]:
-            grid.down, grid.deaf = set(), set()
+            grid.down = grid.deaf = grid.late = grid.twice = set()
             if faults is not None:
                 for agent in faults["restarted"]:
                     grid.restart(agent)
-                grid.down = {grid.node(agent) for agent in faults["down"]}
-                grid.deaf = {grid.node(agent) for agent in faults["deaf"]}
+                for how in ("down", "deaf", "late", "twice"):
+                    setattr(grid, how, {grid.node(agent) for agent in faults[how]})
                 if faults["server restarts"]:
                     strategy = GradientRewardStrategy(paid.watch(new_server(folder)))
             # The last rounds evaluate, so that everything arrives.
-            strategy.fraction_evaluate = 1.0 if faults is None or faults["evaluate"] else 0.0
+            strategy.fraction_evaluate = 1.0 if faults is None else faults["evaluate"]
+            strategy.fraction_train = 1.0 if faults is None else faults["train"]
             strategy.start(grid, initial(), num_rounds=1)
         assert strategy.server.agents
         for agent in AGENTS:
@@ -344,14 +430,68 @@ def test_a_server_that_is_older_than_its_agents_says_so(
     strategy = GradientRewardStrategy(new_server(tmp_path))
     strategy.start(grid, initial(), num_rounds=2)
     assert strategy.server.round == 0
-    assert "expected a round up to 0, the last this server knows of, got 3" in caplog.text
+    assert "got one of another run: remove the file to begin anew" in caplog.text
+    assert strategy.server.agents == ()
     assert all(torch.equal(parameters(tmp_path, agent), before[agent]) for agent in AGENTS)
 
 
-def message_of(since: int, round: int, value: float) -> Order:
+def test_an_agent_that_is_owed_nothing_begins_with_the_round_it_is_told() -> None:
+    model = new_model().state_dict()
+    state = AgentState(model, list(model))
+    assert state.receive(ToAgent("ann", 3))
+    assert state.round == 3
+    assert state.receive(ToAgent("ann", 5))
+    assert state.round == 3  # it was told of nothing in between
+
+
+def test_an_agent_ahead_of_a_server_that_does_not_know_its_run_only_answers(tmp_path: Path) -> None:
+    GradientRewardStrategy(new_server(tmp_path)).start(
+        grid := InProcessGrid(new_app(tmp_path), AGENTS), initial(), num_rounds=3
+    )
+    message = Message(RecordDict({"arrays": initial()}), grid.node("ann"), "train")
+    ToAgent(None, 0, names=list(new_model().state_dict())).write(message.content)
+    (reply,) = grid.send_and_receive([message])
+    assert set(reply.content) == {STATE}
+    assert reply.content[STATE]["round"] == 3
+
+
+def test_training_that_ends_late_does_not_undo_what_came_meanwhile(tmp_path: Path) -> None:
+    def normed() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+
+    app = new_app(tmp_path, normed)
+    strategy = GradientRewardStrategy(cgsv_ext.RewardServer(normed(), **SETTINGS))
+    grid = InProcessGrid(app, AGENTS)
+    meanwhile = []
+
+    def overlapping(model: nn.Module, agent: str, t: int) -> None:
+        """During its second training an agent gets the next message."""
+        good(model, agent, t)
+        if (agent, t) == ("bob", 2) and not meanwhile:
+            meanwhile.append(kept(tmp_path, "bob").round)
+            message = Message(RecordDict({"config": ConfigRecord({"server-round": 3})}), 0, "evaluate")
+            flat = torch.ones(strategy.server.template.size)
+            reward = cgsv_ext.encode(cgsv_ext.Reward(9, meanwhile[0], flat, flat))
+            ToAgent("bob", 9, strategy.model.run, reward=reward).write(message.content)
+            message.metadata.__dict__["_dst_node_id"] = grid.node("bob")
+            assert not grid._deliver(message).has_error()
+
+    good = learn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "learn", overlapping)
+        strategy.fraction_evaluate = 0.0
+        strategy.start(grid, ArrayRecord(normed().state_dict()), num_rounds=2)
+    assert meanwhile == [1]
+    state = kept(tmp_path, "bob")
+    assert state.round == 9
+    assert state.values()["1.num_batches_tracked"] == 2
+
+
+def message_of(since: int, round: int, value: float) -> ToAgent:
     size = cgsv_ext.Template(new_model()).size
     flat = torch.full((size,), value)
-    return Order("ann", round, True, [], cgsv_ext.encode(cgsv_ext.Reward(round, since, flat, flat)))
+    return ToAgent("ann", round, reward=cgsv_ext.encode(cgsv_ext.Reward(round, since, flat, flat)))
 
 
 @pytest.mark.parametrize(
@@ -433,6 +573,9 @@ def test_whom_nobody_knows_gets_no_reward_before_it_says_who_it_is(
     node, before = grid.restart("ann"), len(grid.sent)
     result = strategy.start(grid, initial(), num_rounds=1)
     asked, trained = (message for message in grid.sent[before:] if message.metadata.dst_node_id == node)
+    assert grid.timeouts[-3] == strategy.roll_call_timeout
+    said, *_ = (reply for reply in grid.replies[before:] if reply.metadata.src_node_id == node)
+    assert set(said.content) == {STATE}
     assert "agent" not in asked.content[STATE]
     assert "cgsv.reward" not in asked.content
     assert trained.content[STATE]["agent"] == "ann"
@@ -458,6 +601,51 @@ def test_a_message_for_another_agent_is_not_opened(
     result = strategy.start(grid, initial(), num_rounds=1)
     assert {"ann/loss", "bob/loss"} <= set(result.train_metrics_clientapp[1])
     assert kept(tmp_path, "ann").round == kept(tmp_path, "bob").round == 3
+
+
+def test_who_did_not_answer_in_training_is_not_waited_for_again(
+    flower: tuple[GradientRewardStrategy, InProcessGrid],
+) -> None:
+    strategy, grid = flower
+    node = grid.node("bob")
+    grid.down = {node}
+    strategy.start(grid, initial(), num_rounds=1)
+    kinds = [each.metadata.message_type for each in grid.sent if each.metadata.dst_node_id == node]
+    assert kinds == ["train"]
+
+
+def test_who_does_not_say_who_it_is_is_not_trained_with(tmp_path: Path) -> None:
+    strategy = GradientRewardStrategy(new_server(tmp_path), roll_call_timeout=7.0)
+    grid = InProcessGrid(new_app(tmp_path), AGENTS)
+    strategy.start(grid, initial(), num_rounds=1, timeout=100.0)
+    node = grid.restart("bob")
+    grid.down, before = {node}, len(grid.sent)
+    strategy.start(grid, initial(), num_rounds=1, timeout=100.0)
+    assert [each.metadata.dst_node_id for each in grid.sent[before:]].count(node) == 1
+    assert grid.timeouts == [100.0, 100.0, 7.0, 100.0, 100.0]
+    grid.down = set()
+    strategy.start(grid, initial(), num_rounds=1)
+    assert strategy._nodes == grid.nodes
+    del grid.nodes[node]
+    strategy.start(grid, initial(), num_rounds=1)
+    assert strategy._nodes == grid.nodes
+
+
+def test_an_app_that_raises_is_absent_from_the_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy, grid = GradientRewardStrategy(new_server(tmp_path)), InProcessGrid(new_app(tmp_path), AGENTS)
+    good = learn
+
+    def fail(model: nn.Module, agent: str, t: int) -> None:
+        assert (agent, t) != ("bob", 2), "out of memory"
+        good(model, agent, t)
+
+    monkeypatch.setitem(globals(), "learn", fail)
+    found = strategy.start(grid, initial(), num_rounds=3).train_metrics_clientapp
+    assert ["bob/loss" in found[t] for t in (1, 2, 3)] == [True, False, True]
+    assert "out of memory" in caplog.text
+    assert all(strategy.server.pending(agent) == () for agent in AGENTS)
 
 
 def test_absent_are_those_sent_to_who_did_not_reply(
@@ -506,6 +694,8 @@ def spoiled(reply: Message, how: str) -> Message:
             content[STATE] = ConfigRecord({"agent": 3, "round": 0})
         case "a round that is a name":
             content[STATE] = ConfigRecord({"agent": "bob", "round": "0"})
+        case "a round that is a truth":
+            content[STATE] = ConfigRecord({"agent": "bob", "round": True})
         case "a round to come":
             content[STATE] = ConfigRecord({"agent": "bob", "round": 10**6})
         case "a name that is taken":
@@ -536,6 +726,7 @@ def spoiled(reply: Message, how: str) -> Message:
         "no name",
         "a name that is a number",
         "a round that is a name",
+        "a round that is a truth",
         "a round to come",
         "a name that is taken",
         "no update",
@@ -563,24 +754,33 @@ def test_an_answer_that_is_wrong_costs_nobody_but_its_agent(tmp_path: Path, how:
     assert all(strategy.server.pending(agent) == () for agent in AGENTS)
 
 
-@pytest.mark.parametrize("thief", ["ann", "cleo"])
-def test_a_name_stays_with_the_node_it_is_known_from(
-    flower: tuple[GradientRewardStrategy, InProcessGrid], thief: str, caplog: pytest.LogCaptureFixture
+def test_of_two_nodes_with_one_name_one_is_heard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    strategy = GradientRewardStrategy(new_server(tmp_path))
+    grid = InProcessGrid(new_app(tmp_path), ["ann", "ann", "bob"])
+    result = strategy.start(grid, initial(), num_rounds=1)
+    assert strategy.server.agents == ("ann", "bob")
+    assert "expected one node an agent, got another that says it is 'ann'" in caplog.text
+    assert result.train_metrics_clientapp[1]["ann/norm"] > 0
+
+
+def test_nobody_answers_for_another(
+    flower: tuple[GradientRewardStrategy, InProcessGrid], caplog: pytest.LogCaptureFixture
 ) -> None:
     strategy, grid = flower
+    strategy.fraction_evaluate = 0.0
     strategy.start(grid, initial(), num_rounds=1)
-    node = grid.node(thief)
+    node, grid.down = grid.node("cleo"), {grid.node("bob")}
 
     def steal(reply: Message) -> Message:
         if reply.metadata.src_node_id == node:
-            reply.content[STATE]["agent"] = "bob"
+            reply.content[STATE]["agent"], reply.content[STATE]["round"] = "bob", 1
         return reply
 
     grid.tamper = steal
     result = strategy.start(grid, initial(), num_rounds=1)
-    assert "another that says it is 'bob'" in caplog.text
-    assert f"{thief}/loss" not in result.train_metrics_clientapp[1]
-    assert "bob/loss" in result.train_metrics_clientapp[1]
+    assert "expected an answer of 'cleo', got one of 'bob'" in caplog.text
+    assert not {"bob/loss", "cleo/loss"} & set(result.train_metrics_clientapp[1])
+    assert strategy.server.pending("bob") == (1,)
     assert strategy._nodes[grid.node("bob")] == "bob"
 
 
@@ -598,8 +798,7 @@ def test_a_strategy_goes_on_from_the_servers_file(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     grid = InProcessGrid(new_app(whole), AGENTS)
     strategy = GradientRewardStrategy(new_server(whole))
-    for _ in range(4):  # the app draws its data by Flower's round, which begins at 1 each time
-        expected = strategy.start(grid, initial(), num_rounds=1)
+    expected = strategy.start(grid, initial(), num_rounds=4)
     for _ in range(4):
         grid = InProcessGrid(new_app(parts), AGENTS)  # all nodes are new ones
         resumed = GradientRewardStrategy(new_server(parts))
@@ -617,7 +816,7 @@ def test_the_servers_model_is_at_most_a_round_behind(
 ) -> None:
     """As where the server is killed between saving itself and saving the model."""
     strategy, grid = GradientRewardStrategy(new_server(tmp_path)), InProcessGrid(new_app(tmp_path), AGENTS)
-    strategy.start(grid, initial(), num_rounds=3 - lost)
+    before = strategy.start(grid, initial(), num_rounds=3 - lost).arrays.to_torch_state_dict()
     file = tmp_path / "server.safetensors.model"
     older = file.read_bytes()
     if lost:
@@ -627,9 +826,80 @@ def test_the_servers_model_is_at_most_a_round_behind(
     fresh = GradientRewardStrategy(new_server(tmp_path))
     found = fresh.start(grid, initial(), num_rounds=0).arrays.to_torch_state_dict()
     values = torch.cat([value.reshape(-1) for value in found.values()])
-    assert ("is lost" in caplog.text) == (lost == 2)
-    wanted = {0: strategy._model.values, 1: strategy._model.values, 2: initial().to_torch_state_dict()}[lost]
+    assert ("is that of round 1: rounds up to 3 are lost" in caplog.text) == (lost == 2)
+    wanted = strategy.model.arrays().to_torch_state_dict() if lost < 2 else before
     assert torch.equal(values, torch.cat([value.reshape(-1) for value in wanted.values()]))
+
+
+def test_the_model_before_is_used_where_the_latest_is_damaged(tmp_path: Path) -> None:
+    strategy, grid = GradientRewardStrategy(new_server(tmp_path)), InProcessGrid(new_app(tmp_path), AGENTS)
+    expected = strategy.start(grid, initial(), num_rounds=3).arrays
+    (tmp_path / "server.safetensors.model").write_bytes(b"damaged")
+    found = GradientRewardStrategy(new_server(tmp_path)).start(grid, initial(), num_rounds=0).arrays
+    assert [array.data for array in found.values()] == [array.data for array in expected.values()]
+
+
+def test_a_server_that_has_begun_is_taken_as_it_is(tmp_path: Path) -> None:
+    server, grid = new_server(tmp_path), InProcessGrid(new_app(tmp_path), AGENTS)
+    GradientRewardStrategy(server).start(grid, initial(), num_rounds=2)
+    (tmp_path / "server.safetensors").write_bytes(b"damaged")
+    assert GradientRewardStrategy(server).server.pending("ann") == ()
+
+
+def test_nobody_joins_before_the_file_is_read(tmp_path: Path) -> None:
+    GradientRewardStrategy(new_server(tmp_path)).start(
+        InProcessGrid(new_app(tmp_path), AGENTS), initial(), num_rounds=1
+    )
+    server = new_server(tmp_path)
+    server.join("ann")
+    with pytest.raises(
+        ValueError, match=r"expected a server that nobody joins before its file is read, got \('ann'"
+    ):
+        GradientRewardStrategy(server)
+    new_server(tmp_path / "elsewhere").join("ann")
+
+
+def test_a_strategy_without_a_file_goes_on_when_it_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strategy = GradientRewardStrategy(new_server(tmp_path, path=None))
+    assert "the server has no path" in caplog.text
+    grid = InProcessGrid(new_app(tmp_path), AGENTS)
+    first = strategy.start(grid, initial(), num_rounds=1).arrays
+    second = strategy.start(grid, initial(), num_rounds=1).arrays
+    other = GradientRewardStrategy(new_server(tmp_path / "other"))
+    whole = other.start(InProcessGrid(new_app(tmp_path / "other"), AGENTS), initial(), num_rounds=2).arrays
+    assert second["0.weight"].data == whole["0.weight"].data != first["0.weight"].data
+    with pytest.raises(ValueError, match=r"expected the initial_arrays with which .* began, got others"):
+        strategy.start(grid, first, num_rounds=1)
+
+
+def test_an_agent_of_a_run_that_never_began_begins_with_the_next(tmp_path: Path) -> None:
+    grid = InProcessGrid(new_app(tmp_path), AGENTS)
+    grid.deaf = set(grid.nodes)
+    GradientRewardStrategy(new_server(tmp_path)).start(grid, initial(), num_rounds=1)
+    assert kept(tmp_path, "ann").round == UNTOLD
+    grid.deaf = set()
+    other = ArrayRecord({name: value + 1 for name, value in new_model().state_dict().items()})
+    strategy = GradientRewardStrategy(new_server(tmp_path))
+    strategy.start(grid, other, num_rounds=1)
+    state = kept(tmp_path, "ann")
+    assert torch.equal(state.arrays["0.weight"], new_model()[0].weight + 1)
+    assert (state.run, state.round) == (strategy.model.run, 1)
+
+
+def test_agents_of_another_run_are_refused_for_good(tmp_path: Path) -> None:
+    grid = InProcessGrid(new_app(tmp_path), ["ann", "bob"])
+    GradientRewardStrategy(new_server(tmp_path)).start(grid, initial(), num_rounds=2)
+    for file in tmp_path.glob("server*"):
+        file.unlink()
+    grid.connect("cleo")
+    strategy = GradientRewardStrategy(new_server(tmp_path))
+    strategy.start(grid, initial(), num_rounds=4)
+    assert strategy.server.agents == ("cleo",)
+    (tmp_path / "agents" / "ann.safetensors").unlink()
+    strategy.start(grid, initial(), num_rounds=1)
+    assert strategy.server.agents == ("cleo", "ann")
 
 
 def test_other_initial_arrays_than_those_of_the_file_are_refused(
@@ -639,7 +909,7 @@ def test_other_initial_arrays_than_those_of_the_file_are_refused(
     strategy.start(grid, initial(), num_rounds=1)
     other = ArrayRecord({name: value + 1 for name, value in new_model().state_dict().items()})
     with pytest.raises(
-        ValueError, match=r"start\(\): expected the initial_arrays of the rounds in .*, got others"
+        ValueError, match=r"start\(\): expected the initial_arrays with which .* began, got others"
     ):
         GradientRewardStrategy(new_server(tmp_path)).start(grid, other, num_rounds=1)
 
@@ -669,9 +939,7 @@ def test_initial_arrays_that_do_not_fit_the_template_are_refused(
 
 def reply_of(app: ClientApp, grid: InProcessGrid) -> str:
     message = Message(RecordDict({"arrays": initial()}), 101, "train")
-    message.content[STATE] = ConfigRecord(
-        {"round": 0, "train": True, "names": list(new_model().state_dict())}
-    )
+    ToAgent(None, 0, names=list(new_model().state_dict())).write(message.content)
     (reply,) = grid.send_and_receive([message])
     return str(reply.error.reason)
 
@@ -717,9 +985,14 @@ def test_a_node_without_a_name_is_told_how_to_get_one(tmp_path: Path) -> None:
         named(x=1)
 
 
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected an agent's name, got an empty one"):
+        file_name("")
+
+
 def test_an_agents_name_never_leaves_its_folder(tmp_path: Path) -> None:
     app = new_app(tmp_path)
-    names = ["../up", "a/b", "..", "ü"]
+    names = ["../up", "a/b", "..", "ü" * 200, "ü" * 201]
     strategy = GradientRewardStrategy(new_server(tmp_path))
 
     def learn_anything(model: nn.Module, agent: str, t: int) -> None:
@@ -731,7 +1004,8 @@ def test_an_agents_name_never_leaves_its_folder(tmp_path: Path) -> None:
         patch.setitem(globals(), "learn", learn_anything)
         strategy.start(InProcessGrid(app, names), initial(), num_rounds=1)
     assert set(strategy.server.agents) == set(names)
-    assert len(list((tmp_path / "agents").iterdir())) == len(names)
+    assert len(list((tmp_path / "agents").glob("*.safetensors"))) == len(names)
+    assert {file.parent for file in tmp_path.rglob("*.safetensors")} == {tmp_path, tmp_path / "agents"}
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
 from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from torch import Tensor
 
-from .agent import AgentState
-from .records import Answer, Order, tensors
+from .agent import AgentState, locked
+from .records import FromAgent, ToAgent, tensors
 
 logger = logging.getLogger("flwr.cgsv_ext")
 
@@ -48,8 +49,8 @@ class RewardMod:
     Parameters
     ----------
     folder : path-like
-        Where each agent of this machine keeps its parameters, in a file of its own. Without it an agent that
-        is restarted would have to begin anew.
+        Where each agent of this machine keeps its parameters, in a file of its own; from where the SuperNode
+        was started, if it is relative. Without its file an agent would have to begin anew.
     name : callable
         Who an agent is, from Flower's context; it must not change when the agent is restarted.
     arrayrecord_key : str
@@ -58,8 +59,9 @@ class RewardMod:
     Raises
     ------
     ValueError
-        From the call, which the server sees as an error of the node: for a message of another strategy, for
-        an agent without a name, and where the app does not reply with its parameters.
+        From the call, which the server sees as an error of the node: for a message of another strategy or
+        another run, for an agent without a name, a file that is damaged, and an app that does not reply with
+        its parameters.
     """
 
     def __init__(
@@ -78,49 +80,78 @@ class RewardMod:
     ) -> Message:
         """Take the reward, let the app train or evaluate, answer."""
         agent = self.name(context)
-        order = Order.read(message.content)
-        path = self.folder / f"{quote(agent, safe='')}.safetensors"
-        state = self._state(path, order, message.content)
-        if order.agent is None:
-            ready = order.train and state.round <= order.round
-        else:
-            ready = order.agent == agent and state.receive(order)
-        state.save(path)
+        path = self.folder / file_name(agent)
+        told = ToAgent.read(message.content)
+        with locked(path):
+            state = self._state(path, told, message.content.array_records.get(self.key))
+            had = state.since, state.round
+            if told.agent is None:  # the server asks who is there; before its first round nothing is owed
+                ready = told.round == 0 and state.round <= 0
+            else:
+                ready = told.agent == agent and state.receive(told)
+            if (state.since, state.round) != had:
+                state.save(path)
         if not ready:
             logger.info("agent %r answers with its round %d alone", agent, state.round)
             reply = Message(RecordDict(), reply_to=message)
-            Answer(agent, state.round, None).write(reply.content)
+            FromAgent(agent, state.round).write(reply.content)
             return reply
         before = state.values()
         message.content[self.key] = ArrayRecord(before)
         reply = call_next(message, context)
         if reply.has_content():
-            update = None
-            arrays = reply.content.pop(self.key, None)
+            update, arrays = None, reply.content.pop(self.key, None)
             if message.metadata.message_type.startswith(MessageType.TRAIN):
-                update = self._update(state, path, before, arrays)
-            Answer(agent, state.round, update).write(reply.content)
+                after = self._after(arrays)
+                update = state.update(before, after)
+                self._keep(path, state.own(after))
+            FromAgent(agent, state.round, update).write(reply.content)
         return reply
 
-    def _state(self, path: Path, order: Order, content: RecordDict) -> AgentState:
+    def _state(self, path: Path, told: ToAgent, initial: ArrayRecord | None) -> AgentState:
         try:
-            return AgentState.load(path)
+            state = AgentState.load(path)
         except FileNotFoundError:
-            if self.key not in content:
+            if initial is None:
                 raise ValueError(
                     f"RewardMod: expected {path} with the agent's parameters, got no such file: "
                     "the server will send the initial ones"
                 ) from None
-            return AgentState(tensors(content.array_records[self.key]), order.names)
+        else:
+            if told.run in (None, state.run):
+                return state
+            if initial is None or state.round > 0:
+                raise ValueError(
+                    f"RewardMod: expected a message of the run whose rewards are in {path}, got one of "
+                    "another run: remove the file to begin anew"
+                )
+        # The first message, or the first of another run, of which nothing is in the file yet.
+        state = AgentState(tensors(initial), told.names or [], told.ties, told.run)
+        state.save(path)
+        return state
 
-    def _update(self, state: AgentState, path: Path, before: dict[str, Tensor], arrays: object) -> Tensor:
+    def _after(self, arrays: object) -> dict[str, Tensor]:
         if not isinstance(arrays, ArrayRecord):
             raise ValueError(
                 f"RewardMod: expected the app to reply with its parameters as an ArrayRecord {self.key!r}, "
                 f"got {type(arrays).__name__}"
             )
-        after = tensors(arrays)
-        update = state.update(before, after)
-        if state.keep(after):
-            state.save(path)
-        return update
+        return tensors(arrays)
+
+    def _keep(self, path: Path, own: dict[str, Tensor]) -> None:
+        """Keep what is the agent's own, in a file that later messages may have changed."""
+        if own:
+            with locked(path):
+                state = AgentState.load(path)
+                state.arrays |= own
+                state.save(path)
+
+
+def file_name(agent: str) -> str:
+    """What an agent's file is called: its name, as far as a file's name can hold it."""
+    if not agent:
+        raise ValueError("RewardMod: expected an agent's name, got an empty one")
+    name = quote(agent, safe="")
+    if len(name) > 100:
+        name = f"{name[:100]}-{sha256(agent.encode()).hexdigest()[:16]}"
+    return f"{name}.safetensors"

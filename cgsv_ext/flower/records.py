@@ -7,8 +7,9 @@ state     agent          to an agent: whom the message is for, if the server kno
                          to the server: who answers
 state     round          to an agent: the rounds the server has played; to the server: the last round whose
                          reward is in the agent's parameters, -1 where it was told of none yet
-state     train          to an agent: whether it may train where the message is for nobody
-state     names          to an agent, with initial arrays: those that are rewarded
+state     run            to an agent: which run the rounds are of, if the server knows
+state     names, ties    to an agent, with initial arrays: those that are rewarded; other names of some of
+                         them, each followed by the name it stands for
 reward    message        Σ v_i since the round acknowledged, as :func:`cgsv_ext.encode` writes it
 update    flat           Δw_i, its tensors in the template's order
 ========= ============== ===================================================================================
@@ -33,57 +34,64 @@ _WIRE, _RAW = "cgsv_ext.wire", "cgsv_ext.raw"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
 
 
-class Order(NamedTuple):
+class ToAgent(NamedTuple):
     """What the server tells an agent."""
 
     agent: str | None
     round: int
-    train: bool
-    names: list[str]
-    reward: bytes | None
+    run: str | None = None
+    names: list[str] | None = None
+    ties: list[str] | None = None
+    reward: bytes | None = None
 
     def write(self, content: RecordDict) -> None:
         """Add it to a message."""
-        state = ConfigRecord({"round": self.round, "train": self.train})
-        if self.names:  # an empty list is more than Flower's own mods can count
-            state["names"] = self.names
-        if self.agent is not None:
-            state["agent"] = self.agent
-        content[STATE] = state
+        # What is None or empty is left out: Flower has no None, and its own mods cannot count empty lists.
+        fields = self._replace(reward=None)._asdict()
+        content[STATE] = ConfigRecord(
+            {name: value for name, value in fields.items() if value not in (None, [])}
+        )
         if self.reward is not None:
             # An array: these are sent in chunks, while a config is sent in one piece.
             message = Array("uint8", (len(self.reward),), _WIRE, self.reward)
             content[REWARD] = ArrayRecord({"message": message})
 
     @classmethod
-    def read(cls, content: RecordDict) -> Order:
-        """Take it out of a message."""
+    def read(cls, content: RecordDict) -> ToAgent:
+        """Take it out of a message.
+
+        Raises
+        ------
+        ValueError
+            For a message that no strategy of this version wrote.
+        """
         state = content.config_records.get(STATE)
         if state is None:
             raise ValueError(
                 f"RewardMod: expected a message of GradientRewardStrategy, got one without {STATE!r}"
             )
-        agent, round, names = state.get("agent"), state.get("round"), state.get("names", [])
         reward = content.array_records.get(REWARD)
+        fields = dict(state)
         if (
-            not (agent is None or isinstance(agent, str))
-            or not isinstance(round, int)
-            or not isinstance(names, list)
+            not fields.keys() <= set(cls._fields)
+            or not isinstance(fields.get("agent", ""), str)
+            or type(fields.get("round")) is not int
+            or not isinstance(fields.get("run", ""), str)
             or not (reward is None or "message" in reward)
         ):
-            raise ValueError(f"RewardMod: expected a message of this version's strategy, got {dict(state)}")
-        message = None if reward is None else reward["message"].data
+            raise ValueError(f"RewardMod: expected a message of this version's strategy, got {fields}")
         for name in (STATE, REWARD):
             content.pop(name, None)
-        return cls(agent, round, bool(state.get("train")), [str(name) for name in names], message)
+        message = None if reward is None else reward["message"].data
+        return cls(**{"agent": None, **fields, "reward": message})  # type: ignore[arg-type]
 
 
-class Answer(NamedTuple):
+class FromAgent(NamedTuple):
     """What an agent tells the server."""
 
     agent: str
     round: int
-    update: Tensor | None
+    update: Tensor | None = None
 
     def write(self, content: RecordDict) -> None:
         """Add it to a message."""
@@ -95,13 +103,13 @@ class Answer(NamedTuple):
             content[UPDATE] = ArrayRecord({"flat": Array(name, tuple(flat.shape), _RAW, data)})
 
     @classmethod
-    def read(cls, content: RecordDict) -> Answer:
+    def read(cls, content: RecordDict) -> FromAgent:
         """Take it out of a message.
 
         Raises
         ------
         ValueError
-            For a message that no agent of ours wrote.
+            For a message that no agent of this version wrote.
         """
         try:
             state = content.config_records[STATE]
@@ -110,7 +118,7 @@ class Answer(NamedTuple):
             update = None if record is None else _raw(record["flat"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"expected an answer of RewardMod, got {error!r:.200}") from error
-        if not isinstance(agent, str) or not isinstance(round, int):
+        if not isinstance(agent, str) or type(round) is not int:
             raise ValueError(f"expected an agent's name and a round, got {agent!r:.100} and {round!r:.100}")
         return cls(agent, round, update)
 

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy.strategy_utils import sample_nodes
 from .. import _checks
 from ..server import Refused, RewardServer, Round
 from .model import ServerModel
-from .records import Answer, Order
+from .records import FromAgent, ToAgent
 
 logger = logging.getLogger("flwr.cgsv_ext")
 
@@ -91,9 +91,21 @@ class GradientRewardStrategy(Strategy):
         self.configrecord_key = configrecord_key
         self._nodes: dict[int, str] = {}  # who was last heard from where
         self._asked: dict[int, str | None] = {}  # whom the messages on their way are for
-        if server.path is not None and server.round == 0 and not server.agents:
+        self._silent: set[int] = set()  # who did not answer the last ones
+        self.model: ServerModel | None = None
+        if server.path is None:
+            logger.warning(
+                "the server has no path: its rounds end with it, and agents cannot go on without it"
+            )
+        elif server.round == 0:
+            joined = server.agents
             with suppress(FileNotFoundError):  # where there is none yet
                 server.load()
+                if joined:
+                    raise ValueError(
+                        f"{op}(): expected a server that nobody joins before its file is read, got {joined} "
+                        f"and {server.path}: let them join once the strategy is made"
+                    )
 
     def summary(self) -> None:
         """Log what the strategy was made with."""
@@ -113,9 +125,10 @@ class GradientRewardStrategy(Strategy):
         Parameters
         ----------
         grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
-            As in :meth:`flwr.serverapp.strategy.Strategy.start`. ``num_rounds`` counts those to be played
-            now; ``server.round`` says how many there have been. All agents begin with the initial arrays,
-            also those that join later. They are needed again, the same ones, when the server is restarted.
+            As in :meth:`flwr.serverapp.strategy.Strategy.start`, with two differences. ``num_rounds`` counts
+            those to be played now, and ``server.round`` those there have been; ``config["server-round"]``,
+            which agents see, goes on from there. And all agents begin with the initial arrays, also those
+            that join later: they are needed again, the same ones, when the server is restarted.
 
         Returns
         -------
@@ -130,10 +143,18 @@ class GradientRewardStrategy(Strategy):
             Where the initial arrays do not have the template's names and shapes, or are not those of the run
             that is in the server's file.
         """
-        self._model = ServerModel(self.server, initial_arrays)
-        result = super().start(grid, ArrayRecord(self._model.values), *args, **kwargs)
-        result.arrays = ArrayRecord(self._model.values)  # also where no round was played
+        model = self.begin(initial_arrays)
+        result = super().start(grid, model.arrays(), *args, **kwargs)
+        result.arrays = model.arrays()  # also where no round was played
         return result
+
+    def begin(self, initial_arrays: ArrayRecord) -> ServerModel:
+        """Set what agents begin with, as :meth:`start` does."""
+        if self.model is None:
+            self.model = ServerModel(self.server, initial_arrays)
+        else:
+            self.model.check(initial_arrays)
+        return self.model
 
     # ---------------------------------------------------------------------------------------------- rounds
 
@@ -142,7 +163,7 @@ class GradientRewardStrategy(Strategy):
     ) -> Iterable[Message]:
         """One message a node, with its agent's own reward."""
         nodes = self._sample(grid, self.fraction_train)
-        config["server-round"] = server_round
+        config["server-round"] = self.server.round + 1
         unheard = [node for node in nodes if node not in self._nodes]
         if unheard and self.server.round > 0:  # there may be rewards waiting for them
             logger.info("asking %d nodes who they are", len(unheard))
@@ -165,16 +186,17 @@ class GradientRewardStrategy(Strategy):
             logger.warning("round %d of Flower: no update came, the server plays no round", server_round)
             return None, metrics or None
         record = self.server.step()
-        self._model.move()
+        model = self._begun()
+        model.move()
         metrics.update(_of_round(record))
-        return ArrayRecord(self._model.values), metrics
+        return model.arrays(), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a node; each agent evaluates its own model, with the reward it has just earned."""
-        config["server-round"] = server_round
-        connected = [node for node in grid.get_node_ids() if node in self._nodes]
+        config["server-round"] = self.server.round
+        connected = [node for node in grid.get_node_ids() if node in self._nodes.keys() - self._silent]
         nodes = random.sample(connected, _part(len(connected), self.fraction_evaluate))
         return self._messages(nodes, MessageType.EVALUATE, config)
 
@@ -187,36 +209,43 @@ class GradientRewardStrategy(Strategy):
     def _sample(self, grid: Grid, fraction: float) -> list[int]:
         if fraction == 0:
             return []
-        size = _part(len(list(grid.get_node_ids())), fraction)
-        nodes, connected = sample_nodes(grid, self.min_available_nodes, size)
+        _, connected = sample_nodes(grid, self.min_available_nodes, 0)  # waits for them
         self._nodes = {node: agent for node, agent in self._nodes.items() if node in connected}
-        return nodes
+        return random.sample(connected, _part(len(connected), fraction))
+
+    def _begun(self) -> ServerModel:
+        if self.model is None:
+            raise ValueError("expected start() or begin() first")
+        return self.model
 
     def _messages(self, nodes: list[int], message_type: str, config: ConfigRecord) -> list[Message]:
         """Rewards for nodes whose agent is known; the initial arrays for the others."""
         agents = [self._nodes[node] for node in nodes if node in self._nodes]
         rewards = self.server.encode_all(agents, dtype=self.dtype)
-        names = list(self.server.template.names or ())
+        model, template = self._begun(), self.server.template
+        names = list(template.names or ())
+        ties = [name for pair in template.ties.items() for name in pair]
         self._asked = {node: self._nodes.get(node) for node in nodes}
         messages = []
         for node, agent in self._asked.items():
             content = RecordDict({self.configrecord_key: config})
+            told = ToAgent(agent, self.server.round, model.run or None)
             if agent is None:
-                content[self.arrayrecord_key] = self._model.initial
-                Order(None, self.server.round, self.server.round == 0, names, None).write(content)
+                content[self.arrayrecord_key] = model.initial
+                told._replace(names=names, ties=ties).write(content)
             else:
-                Order(agent, self.server.round, True, [], rewards.get(agent)).write(content)
+                told._replace(reward=rewards.get(agent)).write(content)
             messages.append(Message(content, dst_node_id=node, message_type=message_type))
         return messages
 
     def _hear(
         self, replies: Iterable[Message], *, forget: bool = True
-    ) -> dict[str, tuple[Answer, RecordDict]]:
+    ) -> dict[str, tuple[FromAgent, RecordDict]]:
         """Who answered what; they are members then, and what they acknowledge is acknowledged.
 
         Nodes that answer with an error are asked anew who they are, if they are to be forgotten.
         """
-        answers: list[tuple[int, Answer, RecordDict]] = []
+        answers: list[tuple[int, FromAgent, RecordDict]] = []
         silent = dict(self._asked)
         for message in replies:
             node = message.metadata.src_node_id
@@ -224,22 +253,23 @@ class GradientRewardStrategy(Strategy):
             try:
                 if message.has_error():
                     raise ValueError(message.error.reason)
-                answers.append((node, Answer.read(message.content), message.content))
+                answers.append((node, FromAgent.read(message.content), message.content))
             except ValueError as error:
                 self._warn(node, error, forget)
+        self._silent = set(silent)
         if silent:
             names = [agent or f"node {node}" for node, agent in silent.items()]
             logger.warning("%d of %d are absent: %s", len(silent), len(self._asked), ", ".join(names))
 
-        def order(each: tuple[int, Answer, RecordDict]) -> tuple[str, bool, int]:
+        def precedence(each: tuple[int, FromAgent, RecordDict]) -> tuple[str, bool, int]:
             """By name, so that agents join in one order whoever is first; of two, the one that is known."""
             node, answer, _ = each
             return answer.agent, self._nodes.get(node) != answer.agent, node
 
-        heard: dict[str, tuple[Answer, RecordDict]] = {}
-        for node, answer, content in sorted(answers, key=order):
+        heard: dict[str, tuple[FromAgent, RecordDict]] = {}
+        for node, answer, content in sorted(answers, key=precedence):
             try:
-                self._identify(node, answer, heard)
+                self._admit(node, answer, heard)
                 heard[answer.agent] = answer, content
             except ValueError as error:
                 self._warn(node, error, forget)
@@ -250,10 +280,20 @@ class GradientRewardStrategy(Strategy):
         if forget:
             self._nodes.pop(node, None)
 
-    def _identify(self, node: int, answer: Answer, heard: Collection[str]) -> None:
-        agent = answer.agent
+    def _admit(self, node: int, answer: FromAgent, heard: Collection[str]) -> None:
+        """Check who answers, then take it in: as a member, at this node, with what it acknowledges."""
+        agent, asked = answer.agent, self._asked.get(node)
+        if asked not in (None, agent):
+            raise ValueError(
+                f"expected an answer of {asked!r}, got one of {agent!r}: it will be asked who it is"
+            )
         if agent in heard:
             raise ValueError(f"expected one node an agent, got another that says it is {agent!r}")
+        if answer.round > self.server.round:
+            raise ValueError(
+                f"expected a round up to {self.server.round}, the last this server knows of, "
+                f"got {answer.round} of agent {agent!r}"
+            )
         if agent not in self.server.agents:
             if self.agents is not None and agent not in self.agents:
                 raise ValueError(f"expected an agent that may join, got {agent!r}")
@@ -264,7 +304,7 @@ class GradientRewardStrategy(Strategy):
         self._nodes[node] = agent
 
 
-def _by_agent(heard: dict[str, tuple[Answer, RecordDict]]) -> MetricRecord:
+def _by_agent(heard: dict[str, tuple[FromAgent, RecordDict]]) -> MetricRecord:
     """Metrics of all agents, as ``"agent/metric"``."""
     return MetricRecord(
         {

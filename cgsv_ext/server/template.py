@@ -32,6 +32,8 @@ class Template:
 
     names: tuple[str, ...] | None
     """Of the tensors, where they have names."""
+    ties: dict[str, str]
+    """Of a module, other names of its tied parameters, and the names they stand for."""
     shapes: tuple[torch.Size, ...]
     """Of the tensors, in order."""
     sizes: list[int]
@@ -45,6 +47,7 @@ class Template:
 
     def __init__(self, like: Module | Structured | int) -> None:
         self.names = None
+        self.ties = _ties(like)
         self._known: frozenset[str] = frozenset()  # names an update may have
         self._one = isinstance(like, (int, Tensor))
         tensors: list[Tensor] = []
@@ -208,6 +211,14 @@ def _named(like: object) -> tuple[dict[str, Tensor], list[str]] | None:
         floats = {name: value for name, value in like.items() if _is_rewarded(value)}
         return floats, list(like)
     return None
+
+
+def _ties(like: object) -> dict[str, str]:
+    if not isinstance(like, Module):
+        return {}
+    first = {id(parameter): name for name, parameter in like.named_parameters()}
+    everyone = like.named_parameters(remove_duplicate=False)
+    return {name: first[id(parameter)] for name, parameter in everyone if first[id(parameter)] != name}
 
 
 def _is_rewarded(value: object) -> bool:

@@ -28,9 +28,9 @@ def evaluate(message: Message, context: Context) -> Message:
     """Test the parameters in the message; in the last round also a model that learned alone."""
     metrics = MetricRecord({"accuracy": task.accuracy(received(message))})
     config = message.content["config"]
-    if config["server-round"] == config["rounds"]:
+    if config["server-round"] == config["last-round"]:
         alone = task.new_model()
-        for t in range(config["rounds"]):
+        for t in range(config["last-round"]):
             learn(alone, context, config, t + 1)
         metrics["alone"] = task.accuracy(alone)
     return Message(RecordDict({"metrics": metrics}), reply_to=message)

@@ -29,7 +29,8 @@ def main(grid: Grid, context: Context) -> None:
         fraction_evaluate=config["fraction-evaluate"],
         roll_call_timeout=config["timeout"],
     )
-    learning = {key: config[key] for key in ("rounds", "lr", "epochs", "batch-size")}
+    learning = {key: config[key] for key in ("lr", "epochs", "batch-size")}
+    learning["last-round"] = server.round + config["rounds"]
     result = strategy.start(
         grid,
         initial_arrays=ArrayRecord(new_model().state_dict()),
