@@ -648,6 +648,21 @@ def test_an_app_that_raises_is_absent_from_the_round(
     assert all(strategy.server.pending(agent) == () for agent in AGENTS)
 
 
+def test_who_left_is_asked_again_and_may_come_back(
+    flower: tuple[GradientRewardStrategy, InProcessGrid],
+) -> None:
+    strategy, grid = flower
+    strategy.start(grid, initial(), num_rounds=2)
+    strategy.server.leave("ann")
+    result = strategy.start(grid, initial(), num_rounds=2)
+    assert strategy.server.agents == ("bob", "cleo", "ann")
+    assert "ann/loss" in result.train_metrics_clientapp[1]
+    strategy.agents = frozenset({"bob", "cleo"})
+    strategy.server.leave("ann")
+    strategy.start(grid, initial(), num_rounds=1)
+    assert strategy.server.agents == ("bob", "cleo")
+
+
 def test_absent_are_those_sent_to_who_did_not_reply(
     flower: tuple[GradientRewardStrategy, InProcessGrid], caplog: pytest.LogCaptureFixture
 ) -> None:

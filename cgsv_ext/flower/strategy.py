@@ -164,12 +164,12 @@ class GradientRewardStrategy(Strategy):
         """One message a node, with its agent's own reward."""
         nodes = self._sample(grid, self.fraction_train)
         config["server-round"] = self.server.round + 1
-        unheard = [node for node in nodes if node not in self._nodes]
+        unheard = [node for node in nodes if self._agent_at(node) is None]
         if unheard and self.server.round > 0:  # there may be rewards waiting for them
             logger.info("asking %d nodes who they are", len(unheard))
             asking = self._messages(unheard, MessageType.TRAIN, config)
             self._hear(grid.send_and_receive(asking, timeout=self.roll_call_timeout))
-            nodes = [node for node in nodes if node in self._nodes]
+            nodes = [node for node in nodes if self._agent_at(node) is not None]
         return self._messages(nodes, MessageType.TRAIN, config)
 
     def aggregate_train(
@@ -196,8 +196,8 @@ class GradientRewardStrategy(Strategy):
     ) -> Iterable[Message]:
         """One message a node; each agent evaluates its own model, with the reward it has just earned."""
         config["server-round"] = self.server.round
-        connected = [node for node in grid.get_node_ids() if node in self._nodes.keys() - self._silent]
-        nodes = random.sample(connected, _part(len(connected), self.fraction_evaluate))
+        heard = [node for node in grid.get_node_ids() if self._agent_at(node) and node not in self._silent]
+        nodes = random.sample(heard, _part(len(heard), self.fraction_evaluate))
         return self._messages(nodes, MessageType.EVALUATE, config)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -213,6 +213,11 @@ class GradientRewardStrategy(Strategy):
         self._nodes = {node: agent for node, agent in self._nodes.items() if node in connected}
         return random.sample(connected, _part(len(connected), fraction))
 
+    def _agent_at(self, node: int) -> str | None:
+        """Who is at a node, if somebody was heard from there who has not left the server since."""
+        agent = self._nodes.get(node)
+        return agent if agent in self.server.agents else None
+
     def _begun(self) -> ServerModel:
         if self.model is None:
             raise ValueError("expected start() or begin() first")
@@ -220,12 +225,12 @@ class GradientRewardStrategy(Strategy):
 
     def _messages(self, nodes: list[int], message_type: str, config: ConfigRecord) -> list[Message]:
         """Rewards for nodes whose agent is known; the initial arrays for the others."""
-        agents = [self._nodes[node] for node in nodes if node in self._nodes]
+        self._asked = {node: self._agent_at(node) for node in nodes}
+        agents = [agent for agent in self._asked.values() if agent is not None]
         rewards = self.server.encode_all(agents, dtype=self.dtype)
         model, template = self._begun(), self.server.template
         names = list(template.names or ())
         ties = [name for pair in template.ties.items() for name in pair]
-        self._asked = {node: self._nodes.get(node) for node in nodes}
         messages = []
         for node, agent in self._asked.items():
             content = RecordDict({self.configrecord_key: config})
@@ -261,13 +266,10 @@ class GradientRewardStrategy(Strategy):
             names = [agent or f"node {node}" for node, agent in silent.items()]
             logger.warning("%d of %d are absent: %s", len(silent), len(self._asked), ", ".join(names))
 
-        def precedence(each: tuple[int, FromAgent, RecordDict]) -> tuple[str, bool, int]:
-            """By name, so that agents join in one order whoever is first; of two, the one that is known."""
-            node, answer, _ = each
-            return answer.agent, self._nodes.get(node) != answer.agent, node
-
+        # By name, so that agents join in one order whoever is first; of two, the one that was asked by name.
+        answers.sort(key=lambda each: (each[1].agent, self._asked.get(each[0]) is None, each[0]))
         heard: dict[str, tuple[FromAgent, RecordDict]] = {}
-        for node, answer, content in sorted(answers, key=precedence):
+        for node, answer, content in answers:
             try:
                 self._admit(node, answer, heard)
                 heard[answer.agent] = answer, content
