@@ -11,6 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Isolated mode keeps the source folder off sys.path, where it would hide the installed package.
 RUN := $(BIN)/python -I -m
 export PATH := $(BIN):$(PATH)
+# Tests that run side by side share the cores: a thread that waits must not spin.
+test simt: export OMP_WAIT_POLICY := passive
 MAKEFLAGS += --no-print-directory
 
 READY := $(VENV)/.ready

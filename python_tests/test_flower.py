@@ -365,7 +365,7 @@ FAULTS = st.lists(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(FAULTS)
 def test_whatever_fails_each_reward_arrives_once(rounds: list[dict[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -1027,12 +1027,11 @@ def test_an_agents_name_never_leaves_its_folder(tmp_path: Path) -> None:
     ("missing", "message"),
     [("flwr", "cgsv_ext.flower: expected Flower.*pip install 'cgsv_ext\\[flower\\]'"), (None, "")],
 )
-def test_flower_is_imported_where_it_is_asked_for(missing: str | None, message: str) -> None:
+def test_flower_is_imported_where_it_is_asked_for(tmp_path: Path, missing: str | None, message: str) -> None:
     code = "import sys, cgsv_ext\nassert 'flwr' not in sys.modules\n"
     if missing:
         code += "sys.modules['flwr'] = sys.modules['flwr.app'] = None\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code + "import cgsv_ext.flower"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code + "import cgsv_ext.flower"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode == 0) == (missing is None)
     assert missing is None or re.search(message, done.stderr)
