@@ -57,7 +57,7 @@ class Federation:
             self.running[name] = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=os.environ | OFFLINE | settings | {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"},
+                env=os.environ | OFFLINE | settings | {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
