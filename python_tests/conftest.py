@@ -36,7 +36,7 @@ import cgsv_ext  # noqa: E402  (it must meet the library loaded above)
 # The same examples on every run, and nothing left behind in the source folder.
 # Fewer where every thread of a GPU is emulated.
 settings.register_profile(
-    "cgsv", deadline=None, derandomize=True, database=None, max_examples=25 if SIMT else 60
+    "cgsv", deadline=None, derandomize=True, database=None, max_examples=25 if SIMT else 100
 )
 settings.load_profile("cgsv")
 

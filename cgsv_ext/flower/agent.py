@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,13 +48,13 @@ class AgentState:
     def __init__(
         self,
         arrays: dict[str, Tensor],
-        names: list[str],
-        ties: list[str] | None = None,
+        names: Sequence[str],
+        ties: Sequence[str] = (),
         run: str | None = None,
         since: int = UNTOLD,
         message: Tensor | None = None,
     ) -> None:
-        self.names, self.ties, self.run, self.since = names, ties or [], run, since
+        self.names, self.ties, self.run, self.since = list(names), list(ties), run, since
         others = dict(zip(self.ties[::2], self.ties[1::2], strict=True))
         self.arrays = {name: value for name, value in arrays.items() if name not in others}
         self.template = Template(self._rewarded(arrays))

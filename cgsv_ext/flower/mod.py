@@ -126,7 +126,7 @@ class RewardMod:
                     "another run: remove the file to begin anew"
                 )
         # The first message, or the first of another run, of which nothing is in the file yet.
-        state = AgentState(tensors(initial), told.names or [], told.ties, told.run)
+        state = AgentState(tensors(initial), told.names, told.ties, told.run)
         state.save(path)
         return state
 

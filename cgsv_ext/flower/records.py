@@ -18,6 +18,7 @@ update    flat           Δw_i, its tensors in the template's order
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,17 +41,16 @@ class ToAgent(NamedTuple):
     agent: str | None
     round: int
     run: str | None = None
-    names: list[str] | None = None
-    ties: list[str] | None = None
+    names: Sequence[str] = ()
+    ties: Sequence[str] = ()
     reward: bytes | None = None
 
     def write(self, content: RecordDict) -> None:
         """Add it to a message."""
         # What is None or empty is left out: Flower has no None, and its own mods cannot count empty lists.
-        fields = self._replace(reward=None)._asdict()
-        content[STATE] = ConfigRecord(
-            {name: value for name, value in fields.items() if value not in (None, [])}
-        )
+        fields = {"agent": self.agent, "run": self.run, "names": list(self.names), "ties": list(self.ties)}
+        told = {name: value for name, value in fields.items() if value}
+        content[STATE] = ConfigRecord({"round": self.round, **told})
         if self.reward is not None:
             # An array: these are sent in chunks, while a config is sent in one piece.
             message = Array("uint8", (len(self.reward),), _WIRE, self.reward)
@@ -70,20 +70,21 @@ class ToAgent(NamedTuple):
             raise ValueError(
                 f"RewardMod: expected a message of GradientRewardStrategy, got one without {STATE!r}"
             )
+        agent, round, run = state.get("agent"), state.get("round"), state.get("run")
+        names, ties = state.get("names", []), state.get("ties", [])
         reward = content.array_records.get(REWARD)
-        fields = dict(state)
         if (
-            not fields.keys() <= set(cls._fields)
-            or not isinstance(fields.get("agent", ""), str)
-            or type(fields.get("round")) is not int
-            or not isinstance(fields.get("run", ""), str)
+            not (agent is None or isinstance(agent, str))
+            or type(round) is not int
+            or not (run is None or isinstance(run, str))
+            or not (isinstance(names, list) and isinstance(ties, list))
             or not (reward is None or "message" in reward)
         ):
-            raise ValueError(f"RewardMod: expected a message of this version's strategy, got {fields}")
+            raise ValueError(f"RewardMod: expected a message of this version's strategy, got {dict(state)}")
         for name in (STATE, REWARD):
             content.pop(name, None)
         message = None if reward is None else reward["message"].data
-        return cls(**{"agent": None, **fields, "reward": message})  # type: ignore[arg-type]
+        return cls(agent, round, run, list(map(str, names)), list(map(str, ties)), message)
 
 
 class FromAgent(NamedTuple):

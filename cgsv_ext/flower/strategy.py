@@ -220,7 +220,7 @@ class GradientRewardStrategy(Strategy):
 
     def _begun(self) -> ServerModel:
         if self.model is None:
-            raise ValueError("expected start() or begin() first")
+            raise ValueError("GradientRewardStrategy: expected start() or begin() first")
         return self.model
 
     def _messages(self, nodes: list[int], message_type: str, config: ConfigRecord) -> list[Message]:

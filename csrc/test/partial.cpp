@@ -171,7 +171,7 @@ void every_digit() {
     if (simulated && d == 5) continue;
     for (const std::vector<A>& u : inputs<A>(d)) {
       const std::vector<int64_t> sizes = {0, d / 3, 0, d - d / 3};
-      for (int shift = 0; shift < all; shift += simulated ? 13 : 5) {
+      for (int shift = 0; shift < all; shift += simulated ? 13 : 3) {
         for (int bits : {1, 8, 11}) {
           if (shift + bits > all || (simulated && bits == 1 && shift % 2)) continue;
           const int64_t n = shift % 4 == 0 ? 23 : 4;
