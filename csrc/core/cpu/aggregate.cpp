@@ -8,14 +8,9 @@
 namespace cgsv::cpu {
 namespace {
 
-// Columns formed at a time: the rows' part of a tile is read twice and should stay in the L1 cache
-// in between.
-int64_t tile_columns(int64_t n, int64_t bytes) {
-  constexpr int64_t cached = 32 << 10, least = 128, most = 2048;
-  const int64_t fit = cached / (n * bytes);
-  const int64_t unit = fit < dot_columns ? least : dot_columns;
-  return std::clamp(fit / unit * unit, least, most);
-}
+// Columns formed at a time. All rows' parts of a tile are read twice and should stay in the L2 cache in
+// between, but with less than a KiB of each the memory delivers less, which costs more.
+int64_t tile_columns(int64_t n, int64_t bytes) { return (n <= 128 ? 2048 : 1024) / bytes; }
 
 // Products of elements of vectors of this length, and sums of them, keep all digits of an f32.
 bool is_moderate(double length) { return length > 1e-10 && length < 1e10; }
@@ -53,7 +48,7 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
   // One row of sums a chunk: ⟨Δw_i, u⟩ for every agent, then ‖u‖².
   std::vector<double> partial(chunks.count * (n + 1));
   // What a thread writes again and again, a cache line away from what the next one does.
-  const int64_t stride = n + 1 + cache_line / int64_t(sizeof(double));
+  const int64_t stride = (n + 1) * dot_sums + cache_line / int64_t(sizeof(double));
   std::vector<double> sums_of(slots * stride);
   std::vector<const void*> rows_of(slots * stride);
 
@@ -62,17 +57,20 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
     const int64_t c = chunks.count - 1 - task;
     const void** const x = &rows_of[slot * stride];
     double* const sums = &sums_of[slot * stride];
-    std::fill_n(sums, n + 1, 0);
+    std::fill_n(sums, (n + 1) * dot_sums, 0);
     for (int64_t j = chunks.begin(c); j < chunks.end(c); j += tile) {
       const int64_t count = std::min(tile, chunks.end(c) - j);
       const void* const u = aggregate + j;
       for (int64_t k = 0; k < n; ++k) x[k] = updates.row(agents[k]) + j * bytes;
       kernel.weighted_sum(x, coefficients.data(), n, count, aggregate + j);
       add_dots(x, n, u, count, sums);
-      add_square(&u, 1, u, count, sums + n);
+      add_square(&u, 1, u, count, sums + n * dot_sums);
       if (histogram) histogram->add(aggregate + j, count, slot);
     }
-    std::copy_n(sums, n + 1, &partial[c * (n + 1)]);
+    for (int64_t k = 0; k <= n; ++k) {
+      const double* const lanes = sums + k * dot_sums;
+      partial[c * (n + 1) + k] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+    }
   });
 
   const auto total = [&](int64_t k) { return sum_of(partial.data() + k, chunks.count, n + 1); };

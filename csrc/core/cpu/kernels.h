@@ -27,9 +27,13 @@ constexpr int64_t first_digit_bins = int64_t(1) << first_digit_bits;
 
 // The lanes that a sum of squares runs in.
 constexpr int square_lanes = 32;
-// Columns within which `dots` adds up in the aggregate's own type. In f32, the 8 additions to a lane are
-// off by less than 3e-7 of the sum of magnitudes, should all of them err in the same direction.
-constexpr int64_t dot_columns = 512;
+// Columns that weighted_sum takes at most.
+constexpr int64_t most_columns = 1024;
+// Columns within which `dots` adds up in the aggregate's own type, and the lanes of an agent's sum in
+// f64. In f32, the 8 additions to a lane and the two of lanes are off by less than 6e-7 of the sum of
+// magnitudes, should all of them err in the same direction.
+constexpr int64_t dot_columns = 128;
+constexpr int dot_sums = 4;
 // Rows whose products with each other are formed together, and the lanes that a product's sum runs in.
 constexpr int gram_rows = 4, gram_lanes = 8;
 // match and extent look at up to this many prefixes in one go.
@@ -47,13 +51,15 @@ struct Extent {
 struct UpdateKernels {
   // lanes[j % square_lanes] += x_j² in f64, j ascending.
   void (*add_squares)(const void* x, int64_t count, double* lanes);
-  // u_j = Σ_i coefficients[i] · rows[i][j], added in the order of i in f64 and rounded once.
+  // u_j = Σ_i coefficients[i] · rows[i][j], added in the order of i in f64 and rounded once;
+  // count ≤ most_columns.
   void (*weighted_sum)(const void* const* rows, const double* coefficients, int64_t n,
                        int64_t count, void* u);
-  // dots[i] += Σ_j rows[i][j] · u[j], in the aggregate's type within dot_columns columns, ...
-  void (*dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* dots);
+  // Adds Σ_j rows[i][j] · u[j] to the dot_sums lanes of sums[i], in the aggregate's type within
+  // dot_columns columns, ...
+  void (*dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* sums);
   // ... and in f64 throughout.
-  void (*wide_dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* dots);
+  void (*wide_dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* sums);
   // sums[r][s][j % gram_lanes] += x[r][j] · x[s][j] for s ≤ r < n ≤ gram_rows, where sums[gram_rows] are
   // gram_rows × gram_lanes each, ...
   void (*own_products)(const void* const* x, int n, int64_t count, double* sums);

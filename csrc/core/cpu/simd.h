@@ -237,6 +237,39 @@ inline Vec<Lane, L> widen(const T* p) {
   }
 }
 
+// Two vectors' worth of elements in float64; the half types are widened to float32 together.
+template <class Lane, int L>
+struct Two {
+  Vec<Lane, L> first, second;
+};
+template <int L, class T>
+inline Two<double, L> widen_two(const T* p) {
+  if constexpr (sizeof(T) >= 4) {
+    return {widen<double, L>(p), widen<double, L>(p + L)};
+  } else {
+    const auto f = bit_cast<Two<float, L>>(widen<float, 2 * L>(p));
+    return {to_double<L>(f.first), to_double<L>(f.second)};
+  }
+}
+
+// sum + a · b, where the product of two T is exact in float64, so that fusing them changes no bit.
+template <class T, int L>
+inline Vec<double, L> add_product(const Vec<double, L>& a, const Vec<double, L>& b,
+                                  const Vec<double, L>& sum) {
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  if constexpr (sizeof(T) < 8) {
+    return bit_cast<Vec<double, L>>(
+        _mm512_fmadd_pd(bit_cast<__m512d>(a), bit_cast<__m512d>(b), bit_cast<__m512d>(sum)));
+  }
+#elif defined(__x86_64__) && CGSV_VECTOR_BYTES >= 32
+  if constexpr (sizeof(T) < 8) {
+    return bit_cast<Vec<double, L>>(
+        _mm256_fmadd_pd(bit_cast<__m256d>(a), bit_cast<__m256d>(b), bit_cast<__m256d>(sum)));
+  }
+#endif
+  return sum + a * b;
+}
+
 // One bit a lane of a comparison's result, lane 0 lowest.
 template <class M>
 inline uint32_t bits_of(const M& mask) {
