@@ -9,8 +9,8 @@ namespace cgsv::cpu {
 namespace {
 
 // Columns formed at a time. All rows' parts of a tile are read twice and should stay in the L2 cache in
-// between, but with less than a KiB of each the memory delivers less, which costs more.
-int64_t tile_columns(int64_t n, int64_t bytes) { return (n <= 128 ? 2048 : 1024) / bytes; }
+// between; the longer they are, the more the memory delivers.
+int64_t tile_columns(int64_t n, int64_t bytes) { return (n <= 128 ? 4096 : 2048) / bytes; }
 
 // Products of elements of vectors of this length, and sums of them, keep all digits of an f32.
 bool is_moderate(double length) { return length > 1e-10 && length < 1e10; }

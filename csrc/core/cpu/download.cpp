@@ -12,10 +12,11 @@ constexpr int64_t tile_columns = 4096;
 // read of the destination.
 constexpr int64_t streamed_bytes = 8 << 20;
 
-// f(row, first column, count, threshold) over all rows and columns, in parallel; the parts of a row
-// begin on cache lines except at the ends of a chunk.
+// f(slot, first column, last column, rows) over tiles of columns, in parallel, where rows(g) calls
+// g(row, first column, count, threshold) for every row's part, which begins on a cache line except at the
+// ends of a chunk: parts do not end with the tile, but overlap with one that is up to a line longer.
 template <class A, class F>
-void for_each_part(int64_t d, const Selection& selection, const Segments& segments,
+void for_each_tile(int64_t d, const Selection& selection, const Segments& segments,
                    const MutableRows& rows, const Threads& threads, const F& f) {
   const int64_t bytes = size_of(rows.dtype);
   std::vector<Boundary> boundaries(rows.n * segments.count);
@@ -24,11 +25,11 @@ void for_each_part(int64_t d, const Selection& selection, const Segments& segmen
         boundary(static_cast<const A*>(selection.magnitude)[k], selection.last_index[k]);
   }
 
-  const auto write = [&](int64_t i, int64_t l, int64_t begin, int64_t end) {
+  const auto parts = [&](int64_t i, int64_t l, int64_t begin, int64_t end, const auto& g) {
     const Boundary& b = boundaries[i * segments.count + l];
     const int64_t split = std::clamp(b.last_index, begin - 1, end - 1) + 1;
-    if (begin < split) f(i, begin, split - begin, b.through);
-    if (split < end) f(i, split, end - split, b.beyond);
+    if (begin < split) g(i, begin, split - begin, b.through);
+    if (split < end) g(i, split, end - split, b.beyond);
   };
 
   std::vector<int64_t> starts(segments.count + 1);
@@ -39,7 +40,7 @@ void for_each_part(int64_t d, const Selection& selection, const Segments& segmen
   const Chunks chunks(d, 2 * tile_columns);
   const int64_t blocks = std::min(rows.n, (128 + chunks.count - 1) / chunks.count);
   const int64_t tasks = chunks.count * blocks;
-  for_each(threads, slots_for(threads, tasks, rows.n * d), tasks, [&](int64_t task, int) {
+  for_each(threads, slots_for(threads, tasks, rows.n * d), tasks, [&](int64_t task, int slot) {
     const int64_t c = task / blocks, block = task % blocks;
     const int64_t chunk_end = chunks.end(c);
     int64_t l =
@@ -47,14 +48,17 @@ void for_each_part(int64_t d, const Selection& selection, const Segments& segmen
     for (int64_t begin = chunks.begin(c); begin < chunk_end; ++l) {
       const int64_t end = std::min(chunk_end, starts[l + 1]);
       for (int64_t tile = begin; tile < end; tile += tile_columns) {
-        for (int64_t i = rows.n * block / blocks; i < rows.n * (block + 1) / blocks; ++i) {
-          const auto address = reinterpret_cast<uintptr_t>(rows.row(i)) + tile * bytes;
-          const int64_t to_line = int64_t(-address % cache_line) / bytes;
-          const int64_t from = tile == begin ? begin : std::min(end, tile + to_line);
-          const int64_t to =
-              tile + tile_columns >= end ? end : std::min(end, tile + tile_columns + to_line);
-          write(i, l, from, to);
-        }
+        const int64_t tile_end = std::min(end, tile + tile_columns + cache_line / bytes);
+        f(slot, tile, tile_end, [&](const auto& g) {
+          for (int64_t i = rows.n * block / blocks; i < rows.n * (block + 1) / blocks; ++i) {
+            const auto address = reinterpret_cast<uintptr_t>(rows.row(i)) + tile * bytes;
+            const int64_t to_line = int64_t(-address % cache_line) / bytes;
+            const int64_t from = tile == begin ? begin : std::min(end, tile + to_line);
+            const int64_t to =
+                tile + tile_columns >= end ? end : std::min(end, tile + tile_columns + to_line);
+            parts(i, l, from, to, g);
+          }
+        });
       }
       begin = end;
     }
@@ -68,11 +72,24 @@ void download_as(const Aggregate& aggregate, const Selection& selection, const S
                  const MutableRows& rewards, const Threads& threads) {
   const A* u = static_cast<const A*>(aggregate.data);
   const auto keep = kernels().on<A>().keep[int(rewards.dtype)];
+  const auto round_to = kernels().on<A>().round_to[int(rewards.dtype)];
   const int64_t bytes = size_of(rewards.dtype);
   const bool streamed = rewards.n * rewards.d * bytes > streamed_bytes;
-  for_each_part<A>(aggregate.d, selection, segments, rewards, threads,
-                   [&](int64_t i, int64_t j, int64_t count, int64_t threshold) {
-                     keep(u + j, count, threshold, rewards.row(i) + j * bytes, streamed);
+  // Rounded once for all agents, where there is anything to round.
+  const bool rounds = rewards.dtype != aggregate.dtype;
+  const int64_t tile_bytes = tile_columns * bytes + 2 * cache_line;
+  std::vector<std::byte> rounded(rounds ? threads.count * tile_bytes : 0);
+  for_each_tile<A>(aggregate.d, selection, segments, rewards, threads,
+                   [&](int slot, int64_t first, int64_t last, const auto& rows) {
+                     const void* v = u + first;
+                     if (rounds) {
+                       round_to(u + first, last - first, &rounded[slot * tile_bytes]);
+                       v = &rounded[slot * tile_bytes];
+                     }
+                     rows([&](int64_t i, int64_t j, int64_t count, int64_t threshold) {
+                       const auto v_j = static_cast<const std::byte*>(v) + (j - first) * bytes;
+                       keep(u + j, v_j, count, threshold, rewards.row(i) + j * bytes, streamed);
+                     });
                    });
 }
 
@@ -82,9 +99,11 @@ void add_as(const Aggregate& aggregate, const Selection& selection, const Segmen
   const A* u = static_cast<const A*>(aggregate.data);
   const auto add_kept = kernels().on<A>().add_kept[int(parameters.dtype)];
   const int64_t bytes = size_of(parameters.dtype);
-  for_each_part<A>(aggregate.d, selection, segments, parameters, threads,
-                   [&](int64_t i, int64_t j, int64_t count, int64_t threshold) {
-                     add_kept(u + j, count, threshold, scale, parameters.row(i) + j * bytes);
+  for_each_tile<A>(aggregate.d, selection, segments, parameters, threads,
+                   [&](int, int64_t, int64_t, const auto& rows) {
+                     rows([&](int64_t i, int64_t j, int64_t count, int64_t threshold) {
+                       add_kept(u + j, count, threshold, scale, parameters.row(i) + j * bytes);
+                     });
                    });
 }
 

@@ -28,7 +28,7 @@ constexpr int64_t first_digit_bins = int64_t(1) << first_digit_bits;
 // The lanes that a sum of squares runs in.
 constexpr int square_lanes = 32;
 // Columns that weighted_sum takes at most.
-constexpr int64_t most_columns = 1024;
+constexpr int64_t most_columns = 2048;
 // Columns within which `dots` adds up in the aggregate's own type, and the lanes of an agent's sum in
 // f64. In f32, the 8 additions to a lane and the two of lanes are off by less than 6e-7 of the sum of
 // magnitudes, should all of them err in the same direction.
@@ -79,9 +79,12 @@ struct AggregateKernels {
   // Extends extents[k] by the elements whose key >> shift is prefixes[k], n ≤ max_prefixes.
   void (*extent)(const A* u, int64_t count, int shift, const Key<A>* prefixes, int n,
                  Extent<A>* extents);
-  // out_j = u_j where key_j > threshold (signed), else +0; by output dtype. `streamed` keeps the
-  // caches out of it.
-  void (*keep[4])(const A* u, int64_t count, int64_t threshold, void* out, bool streamed);
+  // out_j = u_j rounded to the output's dtype.
+  void (*round_to[4])(const A* u, int64_t count, void* out);
+  // out_j = rounded_j where the key of u_j > threshold (signed), else +0; by output dtype. `streamed`
+  // keeps the caches out of it.
+  void (*keep[4])(const A* u, const void* rounded, int64_t count, int64_t threshold, void* out,
+                  bool streamed);
   // w_j += scale · u_j where key_j > threshold (signed); by the dtype of w.
   void (*add_kept[4])(const A* u, int64_t count, int64_t threshold, double scale, void* w);
 };

@@ -270,6 +270,26 @@ inline Vec<double, L> add_product(const Vec<double, L>& a, const Vec<double, L>&
   return sum + a * b;
 }
 
+// Two comparisons' results as one of half the width, `first` in the low lanes.
+template <int L>
+inline Vec<int16_t, 2 * L> narrow_masks(const Vec<int32_t, L>& first,
+                                        const Vec<int32_t, L>& second) {
+  using Out = Vec<int16_t, 2 * L>;
+#if defined(__x86_64__) && CGSV_VECTOR_BYTES >= 64
+  const __m512i packed = _mm512_packs_epi32(bit_cast<__m512i>(first), bit_cast<__m512i>(second));
+  return bit_cast<Out>(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), packed));
+#elif defined(__x86_64__) && CGSV_VECTOR_BYTES == 32
+  const __m256i packed = _mm256_packs_epi32(bit_cast<__m256i>(first), bit_cast<__m256i>(second));
+  return bit_cast<Out>(_mm256_permute4x64_epi64(packed, 0xd8));
+#elif defined(__x86_64__)
+  return bit_cast<Out>(_mm_packs_epi32(bit_cast<__m128i>(first), bit_cast<__m128i>(second)));
+#else
+  Out both;
+  for (int l = 0; l < L; ++l) both[l] = int16_t(first[l]), both[L + l] = int16_t(second[l]);
+  return both;
+#endif
+}
+
 // One bit a lane of a comparison's result, lane 0 lowest.
 template <class M>
 inline uint32_t bits_of(const M& mask) {
