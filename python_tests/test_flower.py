@@ -603,14 +603,16 @@ def test_a_message_for_another_agent_is_not_opened(
     assert kept(tmp_path, "ann").round == kept(tmp_path, "bob").round == 3
 
 
+@pytest.mark.parametrize("known", [False, True])
 def test_who_did_not_answer_in_training_is_not_waited_for_again(
-    flower: tuple[GradientRewardStrategy, InProcessGrid],
+    flower: tuple[GradientRewardStrategy, InProcessGrid], known: bool
 ) -> None:
     strategy, grid = flower
-    node = grid.node("bob")
+    strategy.start(grid, initial(), num_rounds=int(known))
+    node, before = grid.node("bob"), len(grid.sent)
     grid.down = {node}
     strategy.start(grid, initial(), num_rounds=1)
-    kinds = [each.metadata.message_type for each in grid.sent if each.metadata.dst_node_id == node]
+    kinds = [each.metadata.message_type for each in grid.sent[before:] if each.metadata.dst_node_id == node]
     assert kinds == ["train"]
 
 
@@ -629,6 +631,34 @@ def test_who_does_not_say_who_it_is_is_not_trained_with(tmp_path: Path) -> None:
     del grid.nodes[node]
     strategy.start(grid, initial(), num_rounds=1)
     assert strategy._nodes == grid.nodes
+
+
+def test_an_agent_is_where_it_was_last_heard_from(tmp_path: Path) -> None:
+    strategy = GradientRewardStrategy(new_server(tmp_path))
+    grid = InProcessGrid(new_app(tmp_path), AGENTS)
+    strategy.start(grid, initial(), num_rounds=1)
+    dead = grid.node("bob")
+    grid.down, new = {dead}, grid.connect("bob")  # restarted before anybody missed it
+    strategy.start(grid, initial(), num_rounds=1)
+    assert strategy._nodes == {node: agent for node, agent in grid.nodes.items() if node != dead}
+    assert strategy._nodes[new] == "bob"
+
+
+def test_who_claims_a_round_there_has_not_been_does_not_join(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strategy = GradientRewardStrategy(new_server(tmp_path))
+    grid = InProcessGrid(new_app(tmp_path), AGENTS)
+
+    def ahead(reply: Message) -> Message:
+        if reply.content[STATE]["agent"] == "cleo":
+            reply.content[STATE]["round"] = 5
+        return reply
+
+    grid.tamper = ahead
+    strategy.start(grid, initial(), num_rounds=1)
+    assert strategy.server.agents == ("ann", "bob")
+    assert "expected a round up to 0, the last this server knows of, got 5 of agent 'cleo'" in caplog.text
 
 
 def test_an_app_that_raises_is_absent_from_the_round(
@@ -818,6 +848,8 @@ def test_a_strategy_goes_on_from_the_servers_file(tmp_path: Path) -> None:
         grid = InProcessGrid(new_app(parts), AGENTS)  # all nodes are new ones
         resumed = GradientRewardStrategy(new_server(parts))
         found = resumed.start(grid, initial(), num_rounds=1)
+    told = {message.metadata.message_type: message.content["config"]["server-round"] for message in grid.sent}
+    assert told == {"train": 4, "evaluate": 4}
     assert resumed.server.importance == strategy.server.importance
     pairs = zip(expected.arrays.items(), found.arrays.items(), strict=True)
     assert all(name == other and a.data == b.data for (name, a), (other, b) in pairs)
