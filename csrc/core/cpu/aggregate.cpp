@@ -8,8 +8,8 @@
 namespace cgsv::cpu {
 namespace {
 
-// Columns formed at a time. All rows' parts of a tile are read twice and should stay in the L2 cache in
-// between; the longer they are, the more the memory delivers.
+// Columns formed at a time. The longer the rows' parts of a tile are, the more the memory delivers; they
+// are read twice and stay in the L2 cache in between, those of hundreds of agents in the L3 cache.
 int64_t tile_columns(int64_t n, int64_t bytes) { return (n <= 128 ? 4096 : 2048) / bytes; }
 
 // Products of elements of vectors of this length, and sums of them, keep all digits of an f32.
