@@ -7,7 +7,8 @@ TORCH ?=
 CUDA_TORCH := 2.11.0
 
 BIN := $(abspath $(VENV))/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Not compiled: most modules of what is installed are never imported, and those that are, are compiled then.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile
 # Isolated mode keeps the source folder off sys.path, where it would hide the installed package.
 RUN := $(BIN)/python -I -m
 export PATH := $(BIN):$(PATH)
@@ -88,16 +89,16 @@ $(READY):
 	  && $(PYTHON) -c "$$FIND_TORCH" >$(VENV)/torch.pth; then \
 	  mv $(VENV)/torch.pth $(VENV)/lib/python3.*/site-packages/; \
 	else \
-	  echo 'installing torch'; $(PIP) install torch==$(or $(TORCH),2.13.0); \
+	  echo 'installing torch'; $(INSTALL) torch==$(or $(TORCH),2.13.0); \
 	fi
-	$(PIP) install --upgrade setuptools wheel ninja pybind11
+	$(INSTALL) --upgrade setuptools wheel ninja pybind11
 	@touch $@
 
 # Files left in build/lib* by an earlier build would be packed into this one.
 $(INSTALLED): $(READY) $(SOURCES)
 	@rm -rf build/lib* build/bdist*
-	$(PIP) install --no-build-isolation '.[test,lint]'
+	$(INSTALL) --no-build-isolation '.[test,lint]'
 	@touch $@
 
 $(BIN)/cmake: $(READY)
-	$(PIP) install --ignore-installed cmake
+	$(INSTALL) --ignore-installed cmake

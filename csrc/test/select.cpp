@@ -89,7 +89,10 @@ void small() {
     if (simulated && d == 1024) continue;
     const std::vector<int64_t> quotas = {
         0, 1, d, d / 2, d / 2, d - 1, d + 9, -4, std::min(d, int64_t(3))};
-    for (const std::vector<A>& u : hard_inputs<A>(d)) {
+    const std::vector<std::vector<A>> inputs = hard_inputs<A>(d);
+    for (size_t k = 0; k < inputs.size(); ++k) {
+      if (simulated && d > 5000 && k % 2 != sizeof(A) / 8) continue;
+      const std::vector<A>& u = inputs[k];
       against_sort(u, quotas, {d}, two_ways());
       against_sort(u, spread(d, 50), {d}, {one_way()});
       const std::vector<int64_t> sizes = {0, d / 3, 0, d - d / 3};
