@@ -26,6 +26,7 @@ for _name in (
     "pack_row_",
     "aggregate",
     "partial_aggregate",
+    "partial_dots",
     "update_importance",
     "quotas",
     "select",
@@ -95,6 +96,11 @@ def _(updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor) -
     n, d = _shape(updates)
     like = updates[0]
     return like.new_empty(d, dtype=_aggregate_dtype(updates)), like.new_empty(n + 1, dtype=torch.float64)
+
+
+@torch.library.register_fake("cgsv_ext::partial_dots")
+def _(updates: Sequence[Tensor], aggregate: Tensor) -> Tensor:
+    return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::update_importance")

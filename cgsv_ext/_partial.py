@@ -1,8 +1,8 @@
-"""The three ops that a rank computes of its own columns, in plain PyTorch: their specification.
+"""The four ops that a rank computes of its own part of the updates, in plain PyTorch: their specification.
 
 :mod:`cgsv_ext.distributed` adds up over ranks what these return. They have the names, arguments and results
-of ``torch.ops.cgsv_ext.partial_norms``, ``partial_aggregate`` and ``histogram``; ``updates`` is one (N, D)
-tensor, as a list of length one, or N tensors of D elements.
+of ``torch.ops.cgsv_ext.partial_norms``, ``partial_aggregate``, ``partial_dots`` and ``histogram``;
+``updates`` is one (N, D) tensor, as a list of length one, or N tensors of D elements.
 """
 
 from __future__ import annotations
@@ -39,20 +39,14 @@ def partial_aggregate(
             u += coefficient * row.double()
     if rows[0].dtype != torch.float64:
         u = u.float()
-    wide = u.double()
-    dots = [
-        partial_dot(row, wide) if part else wide.new_zeros(()) for row, part in zip(rows, valid, strict=True)
-    ]
-    return u, torch.stack([*dots, partial_dot(wide, wide)])
+    dots = partial_dots([*rows, u], u)
+    dots[:-1][~torch.tensor(valid, device=u.device)] = 0
+    return u, dots
 
 
-def partial_dot(row: Tensor, u: Tensor) -> Tensor:
-    """⟨row, u⟩ in float64, never forming a wide copy of more than some columns."""
-    total = torch.zeros((), dtype=torch.float64, device=u.device)
-    for start in range(0, len(u), 1 << 20):
-        part = slice(start, start + (1 << 20))
-        total = total + row[part].double() @ u[part].double()
-    return total
+def partial_dots(updates: Sequence[Tensor], aggregate: Tensor) -> Tensor:
+    """⟨Δw_i, u⟩ of every row, (N,) float64: where others hold other agents' rows."""
+    return torch.stack([row.double() @ aggregate.double() for row in _rows(updates)])
 
 
 def keys(magnitudes: Tensor) -> Tensor:

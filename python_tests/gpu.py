@@ -74,6 +74,7 @@ OPS: dict[str, Call] = {
     "norms": lambda x, r, w: cgsv_ext.norms(x),
     "partial_norms": lambda x, r, w: ops.partial_norms([x]),
     "partial_aggregate": lambda x, r, w: ops.partial_aggregate([x], r, 0.5, r + 1),
+    "partial_dots": lambda x, r, w: ops.partial_dots([x], _u(x)),
     "histogram": _histogram,
     "pack_row_": _pack_row_,
     "aggregate": lambda x, r, w: cgsv_ext.aggregate(x, r, gamma=0.5),

@@ -59,6 +59,15 @@ def assert_same_bits(got: Any, expected: Any, what: str = "result") -> None:
             )
 
 
+def assert_same_but_nans(got: Tensor, expected: Tensor) -> None:
+    """The same dtype, shape and bits, and any NaN for a NaN: which one arithmetic gives differs by device."""
+    assert_same_bits(_with_one_nan(got), _with_one_nan(expected))
+
+
+def _with_one_nan(t: Tensor) -> Tensor:
+    return t.masked_fill(t.isnan(), math.nan) if t.is_floating_point() else t
+
+
 def f64(t: Tensor) -> np.ndarray:
     return t.detach().cpu().double().numpy()
 

@@ -62,6 +62,7 @@ def test_the_ops_themselves_give_no_grad_either(device: torch.device) -> None:
         ops.norms([x]),
         ops.partial_norms([x]),
         *ops.partial_aggregate([x], r, 0.5, r),
+        ops.partial_dots([x], x[0].detach()),
         ops.histogram(x[0], torch.tensor([3, -1], device=device), 20, 9, None),
         ops.pack_row_(torch.empty(40, device=device), [x[0], r[:0]]),
         *ops.aggregate([x], r, 0.5, None),

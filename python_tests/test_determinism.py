@@ -57,7 +57,12 @@ def everything(x: Tensor, r: Tensor, segments: list[int] | None = None) -> tuple
     cgsv_ext.download_(w, step.aggregate, selection, segments=segments, scale=0.3)
     row = torch.empty_like(x[0])
     packed = cgsv_ext.pack_row_(row, [x[0, :7], x[-1, 7:]])
-    partial = (ops.partial_norms([x]), *ops.partial_aggregate([x], r, 0.5, norms), *counts(step.aggregate))
+    partial = (
+        ops.partial_norms([x]),
+        *ops.partial_aggregate([x], r, 0.5, norms),
+        ops.partial_dots([x], step.aggregate),
+        *counts(step.aggregate),
+    )
     return (
         step,
         norms,

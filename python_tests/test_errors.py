@@ -535,6 +535,7 @@ SCHEMAS = {
     "norms": "L",
     "partial_norms": "L",
     "partial_aggregate": "LTnT",
+    "partial_dots": "LT",
     "histogram": "TTiiI?",
     "pack_row_": "TL",
     "aggregate": "LTnT?",

@@ -117,7 +117,8 @@ def test_no_input_is_written_to(device: torch.device, dtype: torch.dtype, listed
     cgsv_ext.norms(x)
     rows = x if isinstance(x, list) else [x]
     torch.ops.cgsv_ext.partial_norms(rows)
-    torch.ops.cgsv_ext.partial_aggregate(rows, r, 0.5, norms)
+    u, _ = torch.ops.cgsv_ext.partial_aggregate(rows, r, 0.5, norms)
+    torch.ops.cgsv_ext.partial_dots(rows, u)
     torch.ops.cgsv_ext.histogram(step.aggregate, quotas, 10, 10, None)
     cgsv_ext.pack_row_(w[0], [x[1][:0], x[1]])
     cgsv_ext.aggregate(x, r, gamma=0.5, norms=norms)

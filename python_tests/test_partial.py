@@ -96,6 +96,24 @@ def test_who_takes_no_part_has_no_product(device: torch.device, dtype: torch.dty
     assert math.isfinite(dots[6])
 
 
+@dtypes
+@settings(max_examples=25)
+@given(case=oracle.rounds(), listed=st.booleans())
+def test_products_with_any_aggregate(
+    device: torch.device, dtype: torch.dtype, case: dict[str, Any], listed: bool
+) -> None:
+    x, _, _ = oracle.arguments(case, dtype, device)
+    # Of any alignment, and not made of these rows.
+    u = oracle.normal(x.shape[1] + 1, seed=1, dtype=oracle.aggregate_dtype(dtype)).to(device)[1:]
+    dots, expected = ops.partial_dots(as_rows(x, listed), u), _partial.partial_dots([x], u)
+    assert dots.shape == expected.shape
+    finite = expected.isfinite()
+    assert_same_bits(dots.isfinite(), finite)
+    assert ((dots - expected).abs() <= 2e-6 * spread_of(x, u)[:-1])[finite].all()
+    # A row's product has the same bits in any matrix.
+    oracle.assert_same_but_nans(ops.partial_dots([x[-1:]], u), dots[-1:])
+
+
 # Histograms
 
 DIGITS = {torch.float32: 31, torch.float64: 63}
@@ -215,3 +233,11 @@ def test_a_bad_argument_of_the_sums(device: torch.device) -> None:
     ]:
         with pytest.raises(ValueError, match=rf"^partial_aggregate\(\): expected {expected}"):
             ops.partial_aggregate(updates, weights, gamma, norms)
+    for updates, u, expected in [
+        ([x[:, :0]], x[0], "updates of shape"),
+        ([x], x[0, :7], "aggregate of D = 8 elements, got 7"),
+        ([x.half()], x[0].double(), "aggregate of float32 for these updates, got float64"),
+        ([x], x, r"aggregate of shape \(D,\), D ≥ 1"),
+    ]:
+        with pytest.raises(ValueError, match=rf"^partial_dots\(\): expected {expected}"):
+            ops.partial_dots(updates, u)

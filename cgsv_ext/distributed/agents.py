@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from .._ops import ops
-from .._partial import partial_dot
 from ..types import Selection
 from .columns import cosines, local_selection
 from .held import Held
@@ -58,10 +57,8 @@ class Agents:
         if held.agents > 0:
             u, _ = ops.partial_aggregate(held.blocks[0], weights[self.own], gamma, own)
         u = self.ranks.add_("aggregate", u)
-        rows = held.blocks[0] if len(held.blocks[0]) > 1 else held.blocks[0][0]
-        found = [partial_dot(row.detach().flatten(), u) for row in rows]
-        products = torch.stack(found) if found else own
-        whole, (square,) = self._gather("products", products, partial_dot(u, u).view(1))
+        products = ops.partial_dots(held.blocks[0], u) if held.agents > 0 else own
+        whole, (square,) = self._gather("products", products, ops.partial_norms([u[None]]))
         return u, cosines(torch.cat([whole, square]), norms)
 
     def select(self, u: Tensor, quotas: Tensor, held: Held) -> Selection:

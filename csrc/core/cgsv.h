@@ -127,6 +127,11 @@ void aggregate(const Rows& updates, const double* norms, const double* weights, 
 void partial_aggregate(const Rows& updates, const double* norms, const double* weights,
                        double gamma, void* aggregate, double* dots, const Threads& threads);
 
+// dots[i] = ⟨Δw_i, aggregate⟩, of every row and in float64. The aggregate has as many columns, and the dtype
+// that one of these updates has. Reads the updates once.
+void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots,
+                  const Threads& threads);
+
 // Equation (4): result = normalise(max(floor, α · importance + (1 − α) · cosines)); floor = −inf
 // turns the clamp off. All zero where the sum is not positive.
 void update_importance(int64_t n, const double* importance, const double* cosines, double alpha,

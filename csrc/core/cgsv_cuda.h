@@ -58,6 +58,10 @@ cudaError_t aggregate(const Rows& updates, const Values& weights, const Values* 
 cudaError_t partial_aggregate(const Rows& updates, const Values& weights, const Values& norms,
                               double gamma, void* aggregate, double* dots, const Stream& stream);
 
+// dots[i] = ⟨Δw_i, aggregate⟩, of every row.
+cudaError_t partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots,
+                         const Stream& stream);
+
 // Equation (4), and (5).
 cudaError_t update_importance(int64_t n, const Values& importance, const Values& cosines,
                               double alpha, double floor, double* result, const Stream& stream);

@@ -61,6 +61,7 @@ using cpu::gram;
 using cpu::histogram;
 using cpu::norms;
 using cpu::pack_row;
+using cpu::partial_dots;
 using cpu::partial_norms;
 using cpu::reward_step;
 using cpu::select;

@@ -116,6 +116,12 @@ inline void partial_aggregate(const Rows& updates, const double* weights, const 
   });
 }
 
+inline void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots,
+                         const Way& way) {
+  run(way,
+      [&](const cuda::Stream& on) { return cuda::partial_dots(updates, aggregate, dots, on); });
+}
+
 inline void histogram(const Aggregate& aggregate, const Prefixes& prefixes,
                       const Segments& segments, int64_t* counts, const Way& way) {
   run(way, [&](const cuda::Stream& on) {

@@ -106,6 +106,52 @@ void sums(DType dtype, int64_t n, int64_t d, Updates::Layout layout, double scal
   }
 }
 
+// Products of all rows, NaNs and infinities too, with an aggregate that is not theirs.
+void products(DType dtype, int64_t n, int64_t d, Updates::Layout layout) {
+  Updates updates(dtype, n, d, layout, unsigned(7 * n + d));
+  if (n > 2) updates.set(1, d - 1, NAN);
+  if (n > 3) updates.set(3, 0, -INFINITY);
+  const bool wide = aggregate_dtype(dtype) == DType::f64;
+  // Of any alignment, and nothing after the end.
+  std::vector<double> u64 = random_values(d + d % 4, 77);
+  for (double& value : u64) value = float(value);
+  const std::vector<float> u32(u64.begin(), u64.end());
+  const double* const factors = u64.data() + d % 4;
+  const Aggregate u = {wide ? static_cast<const void*>(factors) : u32.data() + d % 4, d,
+                       wide ? DType::f64 : DType::f32};
+  std::vector<double> first;
+  for (const Way& way : two_ways()) {
+    Guarded<double> dots(n);
+    core::partial_dots(updates.rows(), u, dots.data(), way);
+    CHECK(dots.intact());
+    for (int64_t i = 0; i < n; ++i) {
+      long double dot = 0, spread = 0;
+      for (int64_t j = 0; j < d; ++j) {
+        dot += static_cast<long double>(updates.values[i][j]) * factors[j];
+        spread += std::fabs(updates.values[i][j] * factors[j]);
+      }
+      if (std::isnan(dot)) {
+        CHECK(std::isnan(dots[i]));
+      } else if (std::isinf(dot)) {
+        CHECK(dots[i] == double(dot));
+      } else {
+        CHECK(std::fabs(dots[i] - dot) <= 1e-6 * spread);
+      }
+    }
+    if (first.empty()) first = dots.values();
+    CHECK(same_bits(dots.values(), first));
+  }
+}
+
+void zeros_times_infinity() {
+  Updates updates(DType::f32, 1, 9, Updates::aligned, 1);
+  for (int64_t j = 0; j < 9; ++j) updates.set(0, j, 0);
+  const std::vector<float> u(9, INFINITY);
+  double dot = 0;
+  core::partial_dots(updates.rows(), {u.data(), 9, DType::f32}, &dot, one_way());
+  CHECK(std::isnan(dot));
+}
+
 template <class A>
 void counts(const std::vector<A>& u, const std::vector<int64_t>& prefixes, int shift, int bits,
             const std::vector<int64_t>& sizes, const std::vector<Way>& ways) {
@@ -204,11 +250,17 @@ void large() {
 void run() {
   for (DType dtype : dtypes) {
     for (Updates::Layout layout : layouts) {
-      for (int64_t d : {1, 33, 2049}) sums(dtype, d == 33 ? 7 : 4, d, layout);
+      for (int64_t d : {1, 33, 2049}) {
+        sums(dtype, d == 33 ? 7 : 4, d, layout);
+        products(dtype, d == 33 ? 7 : 4, d, layout);
+      }
     }
+    products(dtype, 70, 40, Updates::separate);  // more rows than one call of a kernel takes
+    products(dtype, 3, simulated ? 20'003 : 200'003, Updates::strided);
     sums(dtype, 20, 100, Updates::separate);
     sums(dtype, 5, simulated ? 10'003 : 200'003, Updates::strided);
   }
+  zeros_times_infinity();
   sums(DType::f32, 2, 70, Updates::strided, 1e-25);
   sums(DType::f64, 2, 70, Updates::aligned, 1e30);
   every_digit<float>();

@@ -151,6 +151,17 @@ void Checks::same_dtype(const char* name, const Tensor& t, const Tensor& updates
   }
 }
 
+void Checks::aggregate_of(const Tensor& t, const Rows& updates) const {
+  const bool wide = aggregate_dtype(updates.dtype) == DType::f64;
+  const ScalarType dtype = wide ? ScalarType::Double : ScalarType::Float;
+  if (t.scalar_type() != dtype) {
+    fail("aggregate of " + dtype_name(dtype) + " for these updates", dtype_name(t.scalar_type()));
+  }
+  if (t.numel() != updates.d) {
+    fail("aggregate of D = " + std::to_string(updates.d) + " elements", std::to_string(t.numel()));
+  }
+}
+
 void Checks::columns(const char* name, int64_t got, int64_t d) const {
   if (got != d) {
     fail(std::string(name) + " of D = " + std::to_string(d) + " elements an agent",

@@ -68,6 +68,10 @@ class Cpu {
     cpu::partial_aggregate(updates, norms.data(), weights.data(), gamma, aggregate, dots, threads_);
   }
 
+  void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots) {
+    cpu::partial_dots(updates, aggregate, dots, threads_);
+  }
+
   void update_importance(int64_t n, const Vector& importance, const Vector& cosines, double alpha,
                          double floor, double* result) {
     cpu::update_importance(n, importance.data(), cosines.data(), alpha, floor, result);

@@ -96,6 +96,10 @@ class Cuda {
     check(cuda::partial_aggregate(updates, weights, norms, gamma, aggregate, dots, stream_));
   }
 
+  void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots) {
+    check(cuda::partial_dots(updates, aggregate, dots, stream_));
+  }
+
   void update_importance(int64_t n, const Vector& importance, const Vector& cosines, double alpha,
                          double floor, double* result) {
     check(cuda::update_importance(n, importance, cosines, alpha, floor, result, stream_));

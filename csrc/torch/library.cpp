@@ -15,6 +15,7 @@ STABLE_TORCH_LIBRARY(cgsv_ext, m) {
   m.def(
       "partial_aggregate(Tensor[] updates, Tensor weights, float gamma, Tensor norms) -> "
       "(Tensor aggregate, Tensor dots)");
+  m.def("partial_dots(Tensor[] updates, Tensor aggregate) -> Tensor");
   m.def(
       "update_importance(Tensor importance, Tensor cosines, float alpha, float? floor) -> Tensor");
   m.def("quotas(Tensor importance, SymInt[] sizes, float beta) -> Tensor");

@@ -109,6 +109,24 @@ std::tuple<Tensor, Tensor> partial_aggregate(const std::vector<Tensor>& updates,
   return {u, dots};
 }
 
+inline Aggregate aggregate_of(const Checks& checks, const Tensor& u) {
+  const DType dtype = checks.aggregate(u);
+  return {u.const_data_ptr(), u.numel(), dtype};
+}
+
+template <class Backend>
+Tensor partial_dots(const std::vector<Tensor>& updates, const Tensor& aggregate) {
+  const Checks checks("partial_dots", updates);
+  const RowList<const std::byte> list(checks, "updates", updates);
+  const Rows rows = list.rows();
+  const Aggregate u = aggregate_of(checks, aggregate);
+  checks.aggregate_of(aggregate, rows);
+  Backend backend(checks, aggregate);
+  Tensor dots = new_tensor(backend.device(), {rows.n}, ScalarType::Double);
+  backend.partial_dots(rows, u, out<double>(dots));
+  return dots;
+}
+
 template <class Backend>
 Tensor update_importance(const Tensor& importance, const Tensor& cosines, double alpha,
                          std::optional<double> floor) {
@@ -134,11 +152,6 @@ Tensor quotas(const Tensor& importance, const Sizes& sizes, double beta) {
   Tensor q = new_tensor(backend.device(), {n, int64_t(sizes.size())}, ScalarType::Long);
   backend.quotas(n, Backend::vector(importance), view(sizes), beta, out<int64_t>(q));
   return q;
-}
-
-inline Aggregate aggregate_of(const Checks& checks, const Tensor& u) {
-  const DType dtype = checks.aggregate(u);
-  return {u.const_data_ptr(), u.numel(), dtype};
 }
 
 template <class Backend>
@@ -317,6 +330,7 @@ void implement(torch::stable::detail::StableLibrary& library) {
   library.impl("pack_row_", TORCH_BOX(&pack_row_<Backend>));
   library.impl("aggregate", TORCH_BOX(&aggregate<Backend>));
   library.impl("partial_aggregate", TORCH_BOX(&partial_aggregate<Backend>));
+  library.impl("partial_dots", TORCH_BOX(&partial_dots<Backend>));
   library.impl("update_importance", TORCH_BOX(&update_importance<Backend>));
   library.impl("quotas", TORCH_BOX(&quotas<Backend>));
   library.impl("select", TORCH_BOX(&select<Backend>));

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "norms.h"
+#include "dots.h"
 
 namespace cgsv::cpu {
 namespace {
@@ -45,19 +45,15 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
   const int64_t tile = tile_columns(std::max<int64_t>(n, 1), bytes);
   const int slots =
       histogram ? histogram->slots() : slots_for(threads, chunks.count, updates.n * updates.d);
-  // One row of sums a chunk: ⟨Δw_i, u⟩ for every agent, then ‖u‖².
-  std::vector<double> partial(chunks.count * (n + 1));
-  // What a thread writes again and again, a cache line away from what the next one does.
-  const int64_t stride = (n + 1) * dot_sums + cache_line / int64_t(sizeof(double));
-  std::vector<double> sums_of(slots * stride);
+  Dots products(n + 1, chunks.count, slots);  // ⟨Δw_i, u⟩ for every agent, then ‖u‖²
+  const int64_t stride = n + cache_line / int64_t(sizeof(void*));
   std::vector<const void*> rows_of(slots * stride);
 
   for_each(threads, slots, chunks.count, [&](int64_t task, int slot) {
     // Backwards: the chunks the norms were taken of last are the ones still in cache.
     const int64_t c = chunks.count - 1 - task;
     const void** const x = &rows_of[slot * stride];
-    double* const sums = &sums_of[slot * stride];
-    std::fill_n(sums, (n + 1) * dot_sums, 0);
+    double* const sums = products.start(slot);
     for (int64_t j = chunks.begin(c); j < chunks.end(c); j += tile) {
       const int64_t count = std::min(tile, chunks.end(c) - j);
       const void* const u = aggregate + j;
@@ -67,16 +63,12 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
       add_square(&u, 1, u, count, sums + n * dot_sums);
       if (histogram) histogram->add(aggregate + j, count, slot);
     }
-    for (int64_t k = 0; k <= n; ++k) {
-      const double* const lanes = sums + k * dot_sums;
-      partial[c * (n + 1) + k] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
-    }
+    products.finish(c, slot);
   });
 
-  const auto total = [&](int64_t k) { return sum_of(partial.data() + k, chunks.count, n + 1); };
   std::fill_n(dots, updates.n, 0);
-  for (int64_t k = 0; k < n; ++k) dots[agents[k]] = total(k);
-  dots[updates.n] = total(n);
+  for (int64_t k = 0; k < n; ++k) dots[agents[k]] = products.total(k);
+  dots[updates.n] = products.total(n);
 }
 
 void cosines_of(int64_t n, const double* dots, const double* norms, double* cosines) {

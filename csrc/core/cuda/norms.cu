@@ -33,12 +33,12 @@ __global__ void __launch_bounds__(norm_threads)
 }
 
 __global__ void __launch_bounds__(norm_threads)
-    finish_norms_kernel(const double* partial, int64_t count, bool squared, double* norms) {
+    finish_sums_kernel(const double* partial, int64_t count, bool root, double* sums) {
   const double sum = sum_of(partial + blockIdx.x * count, count);
-  if (threadIdx.x == 0) norms[blockIdx.x] = squared ? sum : sqrt(sum);
+  if (threadIdx.x == 0) sums[blockIdx.x] = root ? sqrt(sum) : sum;
 }
 
-cudaError_t measure(const Rows& updates, bool squared, double* norms, const Stream& stream) {
+cudaError_t measure(const Rows& updates, bool root, double* norms, const Stream& stream) {
   const NormChunks chunks(updates.d);
   int64_t* table;
   double* partial;
@@ -50,7 +50,7 @@ cudaError_t measure(const Rows& updates, bool squared, double* norms, const Stre
   RowView<const std::byte> rows;
   CGSV_TRY(view(updates, table, stream, &rows));
   CGSV_TRY(sum_squares(rows, updates.dtype, partial, stream));
-  return finish_norms(partial, updates.n, chunks.count, squared, norms, stream);
+  return finish_sums(partial, updates.n, chunks.count, root, norms, stream);
 }
 
 }  // namespace
@@ -65,17 +65,17 @@ cudaError_t sum_squares(const RowView<const std::byte>& updates, DType dtype, do
   });
 }
 
-cudaError_t finish_norms(const double* partial, int64_t n, int64_t count, bool squared,
-                         double* norms, const Stream& stream) {
-  return launch(stream, {n, norm_threads}, finish_norms_kernel, partial, count, squared, norms);
+cudaError_t finish_sums(const double* partial, int64_t n, int64_t count, bool root, double* sums,
+                        const Stream& stream) {
+  return launch(stream, {n, norm_threads}, finish_sums_kernel, partial, count, root, sums);
 }
 
 cudaError_t norms(const Rows& updates, double* norms, const Stream& stream) {
-  return measure(updates, false, norms, stream);
+  return measure(updates, true, norms, stream);
 }
 
 cudaError_t partial_norms(const Rows& updates, double* squares, const Stream& stream) {
-  return measure(updates, true, squares, stream);
+  return measure(updates, false, squares, stream);
 }
 
 }  // namespace cgsv::cuda

@@ -43,9 +43,9 @@ __device__ inline double sum_squares(const Pack<T>& x) {
 cudaError_t sum_squares(const RowView<const std::byte>& updates, DType dtype, double* partial,
                         const Stream& stream);
 
-// norms[i] = ‖Δw_i‖ from partial[i · count .. (i + 1) · count), or its square.
-cudaError_t finish_norms(const double* partial, int64_t n, int64_t count, bool squared,
-                         double* norms, const Stream& stream);
+// sums[i] of partial[i · count .. (i + 1) · count), or its root.
+cudaError_t finish_sums(const double* partial, int64_t n, int64_t count, bool root, double* sums,
+                        const Stream& stream);
 
 // The sum over a row's chunks, by a whole block.
 __device__ inline double sum_of(const double* partial, int64_t count) {

@@ -132,7 +132,7 @@ cudaError_t pack_row(const PartList& list, const MutableRows& row, double* norm,
     return launch(stream, {chunks.count, norm_threads}, pack_kernel<T>, table, to, alignment_of(to),
                   chunks, partial);
   }));
-  return finish_norms(partial, 1, chunks.count, false, norm, stream);
+  return finish_sums(partial, 1, chunks.count, true, norm, stream);
 }
 
 }  // namespace cgsv::cuda
