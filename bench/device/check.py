@@ -8,6 +8,7 @@ summary comes last. The exit status is 0 if no stage failed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import re
@@ -27,8 +28,11 @@ import tables
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TOTAL = 525
-"""Seconds for all stages."""
+TOTAL, GRACE = 525, 15
+"""Seconds for all stages, and those that a stage stopped has left to write its report.
+
+pytest-xdist waits ten of them for a process that hangs.
+"""
 
 
 class Plan(NamedTuple):
@@ -53,8 +57,9 @@ class Plan(NamedTuple):
         """Started in the work folder, away from the source folder, which would hide the built package."""
         ini = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "no:cacheprovider"]
         limits = ["-o", "faulthandler_timeout=60", f"--junitxml={self.work / report}.xml"]
-        # Several processes with all threads each would stand in each other's way.
-        return ["env", "OMP_NUM_THREADS=2", sys.executable, "-m", "pytest", *ini, *limits, *arguments]
+        # Several processes with all threads each, or compilers of their own, would be in each other's way.
+        own = ["env", "OMP_NUM_THREADS=2", "TORCHINDUCTOR_COMPILE_THREADS=1"]
+        return [*own, sys.executable, "-m", "pytest", *ini, *limits, *arguments]
 
 
 # --- the stages
@@ -129,7 +134,8 @@ def environment(plan: Plan) -> dict[str, str]:
         import torch
 
         env |= {"CGSV_CUDA": "1", "CUDA_MODULE_LOADING": "LAZY"}
-        env.setdefault("TORCH_CUDA_ARCH_LIST", "{}.{}".format(*torch.cuda.get_device_capability()))
+        # All that the environment may ask for would take longer than the stage may.
+        env["TORCH_CUDA_ARCH_LIST"] = "{}.{}".format(*torch.cuda.get_device_capability())
         # Lines for the sanitizers; registers and spills for the log.
         env.setdefault("NVCC_APPEND_FLAGS", "-lineinfo -Xptxas=-v")
     return env
@@ -145,7 +151,9 @@ class Outcome(NamedTuple):
 
 
 def _run(command: list[str], log: Path, env: dict[str, str], cwd: Path, seconds: float) -> int | None:
-    """Exit status, None if it took too long; then all that the command started is ended, too."""
+    """Exit status, None if it took too long: then it is interrupted, and all that it started is ended."""
+    # What a shell starts in the background ignores it, and so would the command.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("a") as output:
         print("$", " ".join(command), file=output, flush=True)
         process = subprocess.Popen(
@@ -154,18 +162,30 @@ def _run(command: list[str], log: Path, env: dict[str, str], cwd: Path, seconds:
         try:
             return process.wait(max(1, seconds))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGINT)  # pytest writes its report then
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return None
+
+
+def _report(work: Path, name: str) -> ElementTree.Element:
+    """What pytest wrote of a stage; empty if it did not, or did not end."""
+    try:
+        return ElementTree.parse(work / f"{name}.xml").getroot()
+    except (OSError, ElementTree.ParseError):
+        return ElementTree.Element("nothing")
 
 
 def _words(log: Path, work: Path, name: str) -> str:
     """The outcomes that the commands printed, and the counts of a test run."""
     said = re.findall(rf"^{results.OUTCOME}(.*)$", log.read_text(errors="replace"), re.MULTILINE)
-    report = work / f"{name}.xml"
-    if report.exists():
+    suites = list(_report(work, name).iter("testsuite"))
+    if suites:
         counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
-        for suite in ElementTree.parse(report).iter("testsuite"):
+        for suite in suites:
             for key in counts:
                 counts[key] += int(suite.get(key, 0))
         said.append(", ".join(f"{count} {key}" for key, count in counts.items()))
@@ -200,15 +220,13 @@ def run_stage(name: str, plan: Plan, seconds: float, env: dict[str, str]) -> Out
 
 def _failures(name: str, plan: Plan) -> str:
     """The tests that failed, or the end of the log."""
-    report = plan.work / f"{name}.xml"
     lines = []
-    if report.exists():
-        for test in ElementTree.parse(report).iter("testcase"):
-            for failure in [*test.iter("failure"), *test.iter("error")]:
-                reason = (failure.get("message") or "").split("\n")[0][:110]
-                lines.append(f"  {test.get('classname')}::{test.get('name')}: {reason}")
-        if len(lines) > 15:
-            lines[15:] = [f"  and {len(lines) - 15} more"]
+    for test in _report(plan.work, name).iter("testcase"):
+        for failure in [*test.iter("failure"), *test.iter("error")]:
+            reason = (failure.get("message") or "").split("\n")[0][:110]
+            lines.append(f"  {test.get('classname')}::{test.get('name')}: {reason}")
+    if len(lines) > 15:
+        lines[15:] = [f"  and {len(lines) - 15} more"]
     if not lines:
         text = (plan.out / f"{name}.log").read_text(errors="replace").splitlines()
         lines = ["  " + line[:200] for line in text if line.strip()][-20:]

@@ -76,6 +76,32 @@ void against_long_double(DType dtype, int64_t n, int64_t d, Updates::Layout layo
   }
 }
 
+// The same bits from rows that are aligned to their elements, to 16 bytes, or to anything in between.
+void every_alignment(DType dtype, int64_t n) {
+  const int64_t d = 2100, size = size_of(dtype);
+  const std::vector<double> weights = random_values(n, 9);
+  std::vector<double> first_cosines;
+  std::vector<char> first_u;
+  for (int64_t alignment = size; alignment <= 16; alignment *= 2) {
+    const int64_t stride = (d * size + 15) / 16 * 16 + alignment;
+    Guarded<std::byte> memory(n * stride + 32, 0);
+    std::byte* base = memory.data() + alignment;
+    while (reinterpret_cast<uintptr_t>(base) % 16 != uintptr_t(alignment % 16)) ++base;
+    for (int64_t i = 0; i < n; ++i) {
+      const std::vector<double> row = random_values(d, unsigned(i));
+      for (int64_t j = 0; j < d; ++j) put(dtype, base + i * stride + j * size, row[j]);
+    }
+    const Rows rows = {base, stride / size, nullptr, n, d, dtype};
+    Guarded<double> norms(n), cosines(n), u(d, 0);
+    core::aggregate(rows, weights.data(), nullptr, 1, u.data(), cosines.data(), norms.data(),
+                    one_way());
+    const char* raw = reinterpret_cast<const char*>(u.data());
+    const std::vector<char> bytes(raw, raw + d * size_of(aggregate_dtype(dtype)));
+    if (first_u.empty()) first_cosines = cosines.values(), first_u = bytes;
+    CHECK(same_bits(cosines.values(), first_cosines) && same_bits(bytes, first_u));
+  }
+}
+
 void every_element_counts(DType dtype) {
   for (int64_t d = 1; d <= 100; d += simulated ? 33 : 1) {
     Updates updates(dtype, 1, d, Updates::contiguous, 0);
@@ -179,6 +205,7 @@ void run() {
     }
     against_long_double(dtype, 5, simulated ? 10'003 : 70'003, Updates::strided);
     every_element_counts(dtype);
+    for (int64_t n : {2, 5, 10}) every_alignment(dtype, n);
   }
   against_long_double(DType::f16, 130, 75, Updates::aligned);
   against_long_double(DType::f32, 1100, 70, Updates::strided);

@@ -132,6 +132,29 @@ void formulas() {
   CHECK(q[0] == 1000 && q[3] == 1000 && q[6] == 0 && q[9] == 0);
 }
 
+// More agents than a block of threads holds, and segments than a warp, and neither in whole numbers.
+void quotas_of_many() {
+  for (int64_t n : {1, 37, 300}) {
+    for (int64_t count : {1, 2, 5, 32, 33, 71}) {
+      std::vector<double> importance(static_cast<size_t>(n));
+      for (int64_t i = 0; i < n; ++i) importance[i] = double(i * 7 % n + 1) / double(n);
+      std::vector<int64_t> sizes;
+      for (int64_t l = 0; l < count; ++l) sizes.push_back(l * 1000 % 777);
+      Guarded<int64_t> quotas(n * count);
+      core::quotas(n, importance.data(), {sizes.data(), count}, 1, quotas.data(), one_way());
+      CHECK(quotas.intact());
+      bool right = true;
+      for (int64_t i = 0; i < n; ++i) {
+        const double ratio = std::tanh(importance[i]) / std::tanh(1.0);
+        for (int64_t l = 0; l < count; ++l) {
+          right &= quotas[i * count + l] == int64_t(double(sizes[l]) * ratio);
+        }
+      }
+      CHECK(right);
+    }
+  }
+}
+
 // Without a non-zero importance, NaN counting as none, everyone weighs 1/N.
 void first_round() {
   const int64_t n = 3, d = 40;
@@ -158,6 +181,7 @@ void first_round() {
 
 void run() {
   formulas();
+  quotas_of_many();
   first_round();
   for (DType dtype : dtypes) {
     for (bool segmented : {false, true}) {

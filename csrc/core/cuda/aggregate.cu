@@ -1,10 +1,13 @@
 // Steps 2 and 3: the aggregate u_N and, from the same read of the updates, each agent's cosine.
 //
-// Reads N·D elements once (twice, the second time soon after the first, for N > 1536), writes D of
-// the aggregate. The dot products need u_N complete for their columns, so a block keeps a tile of all
-// rows in registers: a thread holds 16 bytes of up to 12 rows. u_N is summed in float64 and rounded
-// once; products with it are summed in float32 within 16 bytes, in float64 from there on.
+// Reads N·D elements once, writes D of the aggregate. The dot products need u_N complete for their
+// columns, so a block keeps a tile of all rows in registers: a thread holds 16 bytes of up to 12 rows.
+// N > 1536 rows do not fit: they are read twice, chunk by chunk, and only where D is small does the
+// second read find the first one's in the caches. u_N is summed in float64 and rounded once; products
+// with it are summed in float32 within 16 bytes, in float64 from there on.
 #include "aggregate.cuh"
+
+#include "dots.cuh"
 
 namespace cgsv::cuda {
 namespace {
@@ -42,24 +45,6 @@ __global__ void __launch_bounds__(threads)
   if (valid) w.rows[i] = {updates.row<std::byte>(i), weight * w.gamma / norm};
 }
 
-// Σ x·u over 16 bytes: in float32 where the sum is within [1e-30, 1e30].
-template <class T>
-__device__ double dot(const Pack<T>& x, const Wide<T> (&u)[Pack<T>::columns]) {
-  if constexpr (!std::is_same_v<T, double>) {
-    float sum = 0;
-#pragma unroll
-    for (int k = 0; k < Pack<T>::columns; ++k) sum = fmaf(x[k], u[k], sum);
-    if (fabsf(sum) >= 1e-30f && fabsf(sum) <= 1e30f) return double(sum);
-  }
-  if ((x.bits.x | x.bits.y | x.bits.z | x.bits.w) == 0) return 0;  // no row, or nothing in it
-  double sum = 0;
-#pragma unroll
-  for (int k = 0; k < Pack<T>::columns; ++k) {
-    sum = fma(double(x[k]), double(u[k]), sum);
-  }
-  return sum;
-}
-
 // The sum of x over a group's lanes, in the group's first lane. `sums` holds a double a warp.
 __device__ double lanes_sum(double x, int lanes, double* sums) {
   x = warp_sum(x, min(lanes, warp_size));
@@ -69,6 +54,7 @@ __device__ double lanes_sum(double x, int lanes, double* sums) {
   if (threadIdx.x % warp_size == 0) sums[warp] = x;
   __syncthreads();
   x = 0;
+#pragma unroll 1  // what more would take registers from the rows
   for (int k = 0; k < lanes / warp_size; ++k)
     x += sums[(int(threadIdx.x) / lanes) * (lanes / warp_size) + k];
   return x;
@@ -79,13 +65,37 @@ struct Tile {
   static constexpr int columns = Pack<T>::columns;
   Pack<T> x[kRows];
 
-  // Zeros where a row takes no part, or there is none, or no such column.
+  // Zeros where a row takes no part, or there is none, or no such column. The whole warp calls.
   __device__ void load(const Row* rows, int64_t j, int count, int alignment) {
+    if (!__all_sync(all_lanes, count == columns)) {
+      load_first(rows, j, count);
+    } else if (alignment >= 16) {
+      load_whole<uint4>(rows, j);
+    } else if (alignment >= 8 || sizeof(T) == 8) {
+      load_whole<uint2>(rows, j);
+    } else {
+      load_whole<T>(rows, j);
+    }
+  }
+  // No load waits for that of another row: first all addresses, then all packs, without branches.
+  template <class Piece>
+  __device__ void load_whole(const Row* rows, int64_t j) {
+    const T* row[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) row[r] = reinterpret_cast<const T*>(rows[r].data);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      x[r] = {make_uint4(0, 0, 0, 0)};
+      if (row[r]) x[r] = load_pieces<Piece>(row[r] + j);
+    }
+  }
+  // The first `count` columns of each pack.
+  __device__ void load_first(const Row* rows, int64_t j, int count) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (r % 6 == 0) __syncwarp();  // or the compiler keeps all the rows' addresses in registers
       const T* row = reinterpret_cast<const T*>(rows[r].data);
-      x[r] = load_pack(row + j, alignment, row ? count : 0);
+      x[r] = load_pack(row + j, int(sizeof(T)), row ? count : 0);
     }
   }
   __device__ void add_to(double (&u)[columns], const Row* rows) const {
@@ -101,9 +111,26 @@ struct Tile {
   }
   __device__ void dots_with(const Wide<T> (&u)[columns], double (&dots)[kRows]) const {
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) dots[r] += dot(x[r], u);
+    for (int r = 0; r < kRows; ++r) dots[r] += dot<true>(x[r], u);
   }
 };
+
+// Adds parts[g · columns + column] of all groups up to those of fewer, and returns how many: where the
+// threads outnumber the columns, some share a column.
+__device__ int fold(double* parts, int groups, int columns) {
+  constexpr int most = 8;  // about as many as each has to add up
+  const int sharing = min(most, threads / columns);
+  if (sharing <= 1) return groups;
+  const int first = int(threadIdx.x) / columns, column = int(threadIdx.x) % columns;
+  if (first < sharing) {
+    double sum = 0;
+    // What a thread overwrites, no other one reads.
+    for (int g = first; g < groups; g += sharing) sum += parts[g * columns + column];
+    parts[first * columns + column] = sum;
+  }
+  __syncthreads();
+  return sharing;
+}
 
 // The first `count` of a thread's entries, at an address aligned to 16 bytes.
 template <class A, int kColumns>
@@ -117,7 +144,10 @@ __device__ void store(A* to, const A (&u)[kColumns], int count) {
       *reinterpret_cast<uint4*>(to + k) = bits;
     }
   } else {
-    for (int k = 0; k < count; ++k) to[k] = u[k];
+#pragma unroll
+    for (int k = 0; k < kColumns; ++k) {
+      if (k < count) to[k] = u[k];
+    }
   }
 }
 
@@ -140,7 +170,7 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
   double* parts = sums + most_warps;
   A* whole = reinterpret_cast<A*>(parts + threads * columns);
 
-  const int group = int(threadIdx.x) / tiling.lanes, lane = int(threadIdx.x) % tiling.lanes;
+  const int group = int(threadIdx.x) / tiling.lanes, lane = int(threadIdx.x) & (tiling.lanes - 1);
   const int first_row = group * kRows, batch_rows = tiling.groups * kRows;
 
   if (table) {
@@ -155,6 +185,11 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
     if (table) count(counters, digit(u), present);
   };
 
+  // How many of the thread's columns of a tile there are.
+  const auto columns_at = [&](int64_t first, int64_t end) {
+    return max(0, min(int(min(end - first, tiling.columns)) - lane * columns, columns));
+  };
+
   Tile<T, kRows> tile;
   for (int64_t c = tiling.chunks - 1 - blockIdx.x; c >= 0; c -= gridDim.x) {
     const int64_t begin = c * tiling.chunk_columns, end = min(d, begin + tiling.chunk_columns);
@@ -165,7 +200,7 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
 
     for (int64_t first = begin; first < end; first += tiling.columns) {
       const int64_t j = first + lane * columns;
-      const int present = int(max(int64_t(0), min(end - j, int64_t(columns))));
+      const int present = columns_at(first, end);
       double sum[columns] = {};
       for (int batch = 0; batch < tiling.batches; ++batch) {
         tile.load(rows + batch * batch_rows + first_row, j, present, alignment);
@@ -198,11 +233,12 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
           parts[group * int(tiling.columns) + lane * columns + k] = sum[k];
         }
         __syncthreads();
+        const int left = fold(parts, tiling.groups, int(tiling.columns));
         for (int from = 0; from < tiling.columns; from += threads) {
           const int column = from + int(threadIdx.x);
           const bool here = column < tiling.columns;
           double total = 0;
-          for (int g = 0; here && g < tiling.groups; ++g) {
+          for (int g = 0; here && g < left; ++g) {
             total += parts[g * int(tiling.columns) + column];
           }
           const bool column_present = here && first + column < end;
@@ -225,7 +261,7 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
         for (int r = 0; r < kRows; ++r) dots[r] = 0;
         for (int64_t first = begin; first < end; first += tiling.columns) {
           const int64_t j = first + lane * columns;
-          const int present = int(max(int64_t(0), min(end - j, int64_t(columns))));
+          const int present = columns_at(first, end);
           A u[columns];
 #pragma unroll
           for (int k = 0; k < columns; ++k) u[k] = k < present ? aggregate[j + k] : A(0);
@@ -254,12 +290,6 @@ __global__ void __launch_bounds__(threads)
   const int64_t i = blockIdx.x;
   const double cosine = cosine_of(i, n, partial, chunks, norms[i]);
   if (threadIdx.x == 0) cosines[i] = cosine;
-}
-
-__global__ void __launch_bounds__(threads)
-    finish_dots_kernel(const double* partial, int64_t chunks, double* dots) {
-  const double dot = sum_of(partial + blockIdx.x * chunks, chunks);
-  if (threadIdx.x == 0) dots[blockIdx.x] = dot;
 }
 
 template <class T, int kRows>
@@ -380,8 +410,7 @@ cudaError_t partial_aggregate(const Rows& updates, const Values& weights, const 
                               double gamma, void* aggregate, double* dots, const Stream& stream) {
   Summed summed;
   CGSV_TRY(sum(updates, weights, &norms, gamma, aggregate, nullptr, &summed, stream));
-  return launch(stream, {updates.n + 1, threads}, finish_dots_kernel, summed.partial, summed.chunks,
-                dots);
+  return finish_sums(summed.partial, updates.n + 1, summed.chunks, false, dots, stream);
 }
 
 }  // namespace cgsv::cuda

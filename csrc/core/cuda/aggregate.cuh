@@ -36,7 +36,7 @@ cudaError_t weigh(const RowView<const std::byte>& updates, const Weighing& weigh
 struct Tiling {
   int rows;     // a thread holds
   int groups;   // of threads, each with rows of its own
-  int lanes;    // threads in a group, side by side along the columns
+  int lanes;    // threads in a group, side by side along the columns: a power of two
   int batches;  // of groups · rows rows
   int64_t row_count() const { return int64_t(rows) * groups * batches; }
   int64_t columns;

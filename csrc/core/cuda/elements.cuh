@@ -98,6 +98,18 @@ __device__ inline Pack<T> load_pack(const T* p, int alignment, int count) {
   return pack;
 }
 
+// A whole pack at p, which is aligned to a Piece. Nobody writes there while the kernel runs.
+template <class Piece, class T>
+__device__ inline Pack<T> load_pieces(const T* p) {
+  constexpr int count = 16 / int(sizeof(Piece));
+  Piece pieces[count];
+#pragma unroll
+  for (int k = 0; k < count; ++k) pieces[k] = __ldg(reinterpret_cast<const Piece*>(p) + k);
+  Pack<T> pack;
+  memcpy(&pack, pieces, 16);
+  return pack;
+}
+
 // A whole pack to p; `alignment` as above.
 template <class T>
 __device__ inline void store_pack(T* p, int alignment, const Pack<T>& pack) {

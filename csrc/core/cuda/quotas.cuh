@@ -18,12 +18,19 @@ __device__ inline void quotas_in_block(int64_t n, const Values& importance, cons
     largest = fmax(largest, altruistic(beta, value_at(importance, i)));
   }
   largest = block_max(largest);
-  for (int64_t k = threadIdx.x; k < n * segments.count; k += blockDim.x) {
-    const double t = altruistic(beta, value_at(importance, k / segments.count));
+  // Neighbours share an agent's segments: each has its tanh, which is what takes the time.
+  int lanes = 1;
+  while (lanes < warp_size && lanes < segments.count) lanes *= 2;
+  for (int64_t i = threadIdx.x / lanes; i < n; i += blockDim.x / lanes) {
+    const double t = altruistic(beta, value_at(importance, i));
     const double ratio = largest > 0 ? t / largest : 0;
-    const int64_t size = segments.size(k % segments.count);
-    const double share = floor(double(size) * ratio);
-    quotas[k] = share >= double(size) ? size : share > 0 ? int64_t(share) : 0;
+    for (int64_t l = threadIdx.x % lanes; l < segments.count; l += lanes) {
+      const int64_t size = segments.size(l);
+      const double share = floor(double(size) * ratio);
+      quotas[i * segments.count + l] = share >= double(size) ? size
+                                       : share > 0           ? int64_t(share)
+                                                             : 0;
+    }
   }
 }
 

@@ -26,7 +26,8 @@ constexpr int threads = 512, warps = threads / warp_size;
 constexpr int64_t most_agents = 4096;  // in one launch
 // Columns worth a block of their own.
 constexpr int64_t least_columns = 4096;
-constexpr int64_t slice_columns = 1024, most_slices = 1 << 22;
+// Short: in the end a warp goes through a slice, 32 columns at a time, and waits for each 32.
+constexpr int64_t slice_columns = 256, most_slices = 1 << 22;
 
 // An agent's quota in one segment, on its way to an entry.
 template <class A>
