@@ -8,10 +8,6 @@
 namespace cgsv::cpu {
 namespace {
 
-// Columns formed at a time. The longer the rows' parts of a tile are, the more the memory delivers; they
-// are read twice and stay in the L2 cache in between, those of hundreds of agents in the L3 cache.
-int64_t tile_columns(int64_t n, int64_t bytes) { return (n <= 128 ? 4096 : 2048) / bytes; }
-
 // Products of elements of vectors of this length, and sums of them, keep all digits of an f32.
 bool is_moderate(double length) { return length > 1e-10 && length < 1e10; }
 
@@ -42,7 +38,7 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
   const auto add_square = moderate ? on_u.dots : on_u.wide_dots;
   const int64_t n = int64_t(agents.size());
 
-  const int64_t tile = tile_columns(std::max<int64_t>(n, 1), bytes);
+  const int64_t tile = tile_bytes / bytes;
   const int slots =
       histogram ? histogram->slots() : slots_for(threads, chunks.count, updates.n * updates.d);
   Dots products(n + 1, chunks.count, slots);  // ⟨Δw_i, u⟩ for every agent, then ‖u‖²

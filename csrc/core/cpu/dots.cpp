@@ -14,7 +14,7 @@ void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots,
   const UpdateKernels& kernel = kernels().updates[int(updates.dtype)];
   const int64_t n = updates.n, bytes = size_of(updates.dtype);
   const std::byte* const u = static_cast<const std::byte*>(aggregate.data);
-  const int64_t tile = 4096 / bytes;  // of each row at a time; that of u stays in the L1 cache
+  const int64_t tile = tile_bytes / bytes;
   const int slots = slots_for(threads, chunks.count, n * updates.d);
   Dots sums(n, chunks.count, slots);
 
