@@ -46,7 +46,7 @@ def test_a_tiny_run_writes_json_and_a_page(tmp_path: Path) -> None:
         "--work",
         str(tmp_path / "work"),
     ]
-    cases = ["--case", "10x1M", "--case", "peers-10x1M"]
+    cases = ["--case", "10x1M", "--case", "ops-10x1M"]
     command = [sys.executable, str(BENCH / "device"), "check", str(tmp_path / "out"), *arguments, *cases]
     # A worker of pytest-xdist does not benchmark, and this process may be one.
     own = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
@@ -57,7 +57,7 @@ def test_a_tiny_run_writes_json_and_a_page(tmp_path: Path) -> None:
         "bench": "passed",
         "sanitize": "skipped",
     }
-    assert [case["name"] for case in found["cases"]] == ["10x1M", "peers-10x1M"]
+    assert [case["name"] for case in found["cases"]] == ["10x1M", "ops-10x1M"]
     assert len(found["host"]) == 20
     page = (tmp_path / "out/results.md").read_text()
     assert "measure nothing" in page

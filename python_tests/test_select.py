@@ -104,6 +104,7 @@ def test_a_value_half_the_entries_share_leaves_the_rest_to_be_ordered(
     check(u, some_quotas(len(u), 30).to(device))
 
 
+@pytest.mark.slow_simulated
 def test_counts_do_not_overflow_in_long_runs(device: torch.device) -> None:
     torch.set_num_threads(1)  # all into one table
     d = (1 << 24) + 4099

@@ -237,7 +237,7 @@ void every_digit() {
 // Many blocks, and chunks for threads, of few prefixes and of many.
 template <class A>
 void large() {
-  const int64_t d = simulated ? 30'001 : 700'003;
+  const int64_t d = simulated ? 30'001 : 300'003;
   const int all = KeyOf<A>::bits;
   for (const std::vector<A>& u : inputs<A>(d)) {
     counts(u, {0}, all - 11, 11, {d}, two_ways());
