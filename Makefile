@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-comp
 RUN := $(BIN)/python -I -m
 export PATH := $(BIN):$(PATH)
 # Tests that run side by side share the cores: a thread that waits must not spin.
-test simt: export OMP_WAIT_POLICY := passive
+test simt processes: export OMP_WAIT_POLICY := passive
 MAKEFLAGS += --no-print-directory
 
 READY := $(VENV)/.ready
