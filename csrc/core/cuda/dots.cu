@@ -27,34 +27,14 @@ struct Factors {
   }
 };
 
-// One block a chunk of one row, as for the norms: rows that share a chunk of the aggregate are neighbours.
+// Rows that share a chunk of the aggregate are neighbours.
 template <class T>
 __global__ void __launch_bounds__(norm_threads)
     dots_kernel(RowView<const std::byte> updates, const Wide<T>* aggregate, int alignment,
                 NormChunks chunks, double* partial) {
-  const int64_t c = blockIdx.x / updates.n, i = blockIdx.x % updates.n;
-  const T* row = updates.row<T>(i);
-  const int64_t end = min(updates.d, (c + 1) * chunks.columns);
-  constexpr int columns = Pack<T>::columns, step = norm_threads * columns;
-
-  double sum = 0;
-  int64_t j = c * chunks.columns + int64_t(threadIdx.x) * columns;
-  for (; j + 3 * step + columns <= end; j += 4 * step) {
-    Pack<T> x[4];
-#pragma unroll
-    for (int k = 0; k < 4; ++k) x[k] = load_pack(row + j + k * step, updates.alignment, columns);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      sum += dot<false>(x[k], Factors<T>(aggregate + j + k * step, alignment, columns).u);
-    }
-  }
-  for (; j < end; j += step) {
-    const int count = int(min(end - j, int64_t(columns)));
-    sum += dot<false>(load_pack(row + j, updates.alignment, count),
-                      Factors<T>(aggregate + j, alignment, count).u);
-  }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) partial[i * chunks.count + c] = sum;
+  sum_chunk<T>(updates, chunks, partial, [&](const Pack<T>& x, int64_t j, int count) {
+    return dot<false>(x, Factors<T>(aggregate + j, alignment, count).u);
+  });
 }
 
 }  // namespace

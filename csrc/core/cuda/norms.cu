@@ -6,30 +6,12 @@
 namespace cgsv::cuda {
 namespace {
 
-// One block a chunk of one row, chunk by chunk so that neighbours in time are neighbours in memory
-// across all rows: what comes last is in the cache when the aggregation, backwards, comes first.
+// What comes last is in the cache when the aggregation, backwards, comes first.
 template <class T>
 __global__ void __launch_bounds__(norm_threads)
     sum_squares_kernel(RowView<const std::byte> updates, NormChunks chunks, double* partial) {
-  const int64_t c = blockIdx.x / updates.n, i = blockIdx.x % updates.n;
-  const T* row = updates.row<T>(i);
-  const int64_t end = min(updates.d, (c + 1) * chunks.columns);
-  constexpr int columns = Pack<T>::columns, step = norm_threads * columns;
-
-  double sum = 0;
-  int64_t j = c * chunks.columns + int64_t(threadIdx.x) * columns;
-  for (; j + 3 * step + columns <= end; j += 4 * step) {
-    Pack<T> x[4];
-#pragma unroll
-    for (int k = 0; k < 4; ++k) x[k] = load_pack(row + j + k * step, updates.alignment, columns);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) sum += sum_squares(x[k]);
-  }
-  for (; j < end; j += step) {
-    sum += sum_squares(load_pack(row + j, updates.alignment, int(min(end - j, int64_t(columns)))));
-  }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) partial[i * chunks.count + c] = sum;
+  sum_chunk<T>(updates, chunks, partial,
+               [](const Pack<T>& x, int64_t, int) { return sum_squares(x); });
 }
 
 __global__ void __launch_bounds__(norm_threads)

@@ -39,6 +39,34 @@ __device__ inline double sum_squares(const Pack<T>& x) {
   return sum;
 }
 
+// partial[i · count + c] = Σ term(x, j, count) over the 16 bytes at each column j, of which the first `count`
+// are the row's. One block a chunk of one row, chunk by chunk so that neighbours in time are neighbours in
+// memory across all rows.
+template <class T, class F>
+__device__ inline void sum_chunk(const RowView<const std::byte>& updates, const NormChunks& chunks,
+                                 double* partial, const F& term) {
+  const int64_t c = blockIdx.x / updates.n, i = blockIdx.x % updates.n;
+  const T* row = updates.row<T>(i);
+  const int64_t end = min(updates.d, (c + 1) * chunks.columns);
+  constexpr int columns = Pack<T>::columns, step = norm_threads * columns;
+
+  double sum = 0;
+  int64_t j = c * chunks.columns + int64_t(threadIdx.x) * columns;
+  for (; j + 3 * step + columns <= end; j += 4 * step) {
+    Pack<T> x[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) x[k] = load_pack(row + j + k * step, updates.alignment, columns);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum += term(x[k], j + k * step, columns);
+  }
+  for (; j < end; j += step) {
+    const int count = int(min(end - j, int64_t(columns)));
+    sum += term(load_pack(row + j, updates.alignment, count), j, count);
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[i * chunks.count + c] = sum;
+}
+
 // partial[i · count + c] = Σ x² over chunk c of row i.
 cudaError_t sum_squares(const RowView<const std::byte>& updates, DType dtype, double* partial,
                         const Stream& stream);
