@@ -1,4 +1,4 @@
-# Needs Python >= 3.10 with venv, a C++ compiler and make; the rest is set up in $(VENV).
+# Needs Python >= 3.10 with venv and headers, a C++ compiler and make; the rest is set up in $(VENV).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,8 +7,10 @@ TORCH ?=
 CUDA_TORCH := 2.11.0
 
 BIN := $(abspath $(VENV))/bin
-# Not compiled: most modules of what is installed are never imported, and those that are, are compiled then.
+# Not compiled: most modules of what is installed are never imported. Those that are, are compiled then, and
+# that must be kept: else each of the many processes that tests start would compile them all again.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # Isolated mode keeps the source folder off sys.path, where it would hide the installed package.
 RUN := $(BIN)/python -I -m
 export PATH := $(BIN):$(PATH)

@@ -27,6 +27,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -75,6 +76,18 @@ def import_torch():
         "  pip install setuptools wheel ninja pybind11\n"
         "  pip install --no-build-isolation .\n"
     )
+
+
+def check_headers() -> None:
+    """Stop with the command to run when Python's own headers are missing: some systems package them apart."""
+    folder = Path(sysconfig.get_path("include"))
+    if not (folder / "Python.h").exists():
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        sys.exit(
+            f"cgsv_ext: expected Python.h in {folder}, got none. Run:\n"
+            f"  apt-get install python{version}-dev    # Debian, Ubuntu\n"
+            f"  dnf install python{version}-devel      # Fedora, RHEL"
+        )
 
 
 def pybind11_include() -> str:
@@ -159,6 +172,7 @@ def extension(torch) -> Extension:
 
 
 torch = import_torch()
+check_headers()
 put_ninja_on_path()
 extensions = [extension(torch)]
 

@@ -27,6 +27,9 @@ def bench_overhead(race: Race) -> None:
         Entrant("select", lambda: cgsv_ext.select(u, q), floor.select(TINY.d)),
         Entrant("download", lambda: cgsv_ext.download(u, selection, out=out), floor.download(*TINY)),
         Entrant("download_", lambda: cgsv_ext.download_(out, u, selection), floor.download_(*TINY)),
+        Entrant("reference.update_importance", lambda: cgsv_ext.reference.update_importance(r, cosines)),
+        Entrant("reference.quotas", lambda: cgsv_ext.reference.quotas(r, TINY.d)),
+        Entrant("PyTorch, importance and quotas", lambda: peers.quotas(r, cosines, TINY.d)),
         Entrant("PyTorch, one sort", lambda: peers.one_sort(x, r, out)),
         Entrant("PyTorch, paper-literal loop", lambda: peers.paper_loop(x, r)),
     ]

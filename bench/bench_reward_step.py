@@ -32,6 +32,7 @@ def bench_reward_step(size: Size, race: Race, quick: bool) -> None:
         Entrant("dense=False, download_", step_in_place, floor.in_place(n, d)),
         Entrant("PyTorch, one sort", lambda: peers.one_sort(x, r, out), need),
         Entrant("PyTorch, one sort, broadcast mask", lambda: peers.one_sort_broadcast(x, r, out), need),
+        Entrant("PyTorch, one argsort to ranks", lambda: peers.one_argsort(x, r, out), need),
         Entrant("NumPy, one partition", lambda: peers.one_partition(x, r, out), need),
         Entrant("PyTorch, paper-literal loop", lambda: peers.paper_loop(x, r), need),
     ]

@@ -19,7 +19,7 @@ ADDS = [peers.masked_add, peers.hardshrink_add, peers.where_add]
 
 @pytest.mark.parametrize(
     "peer",
-    [peers.one_sort, peers.one_sort_broadcast, peers.one_sort_fused, peers.one_partition, peers.paper_loop],
+    [peers.one_sort, peers.one_sort_broadcast, peers.one_sort_fused, peers.one_partition, peers.one_argsort, peers.paper_loop],
 )
 def check_round(peer: Callable[..., Tensor]) -> None:
     """But for the few entries at a boundary that float32 cosines move."""
@@ -44,6 +44,6 @@ def check_select_and_download(by: Callable[[Tensor, Tensor], Tensor]) -> None:
         added = torch.ones(CNN)
         add(added, u, by(u, q))
         assert torch.equal(added, parameters)
-    assert torch.equal(torch.where(peers.by_ranks(u, q) < q[:, None], u, 0), expected)
+    assert torch.equal(peers.masked(u, peers.kept(u, q), torch.ones(CNN)), expected)
     for row, kept in zip(expected, peers.by_topk(u, q), strict=True):
         assert torch.equal(torch.zeros_like(u).index_copy_(0, kept, u[kept]), row)

@@ -1,6 +1,6 @@
 """The same results in plain PyTorch, from the paper's letter to the best that its operators allow.
 
-All but `by_ranks` select by magnitude alone: equal magnitudes at a boundary are kept or dropped together.
+All but those by ranks and by topk select by magnitude alone: equal magnitudes at a boundary are kept or dropped together.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ def quotas(r: Tensor, cosines: Tensor, d: int) -> Tensor:
     r = (ALPHA * r + (1 - ALPHA) * cosines).clamp(min=FLOOR)
     t = torch.tanh(BETA * r / r.sum())
     return (d * t / t.max()).long()
+
+
+def norms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=1)
 
 
 def aggregate(x: Tensor, r: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,11 +71,20 @@ def by_ranks(u: Tensor, q: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel()))
 
 
+def kept(u: Tensor, q: Tensor) -> Tensor:
+    """That mask, (N, D)."""
+    return by_ranks(u, q) < q[:, None]
+
+
 # --- download
 
 
 def broadcast_mask(u: Tensor, threshold: Tensor, out: Tensor) -> Tensor:
     return torch.mul(u.abs() > threshold[:, None], u, out=out)
+
+
+def masked(u: Tensor, mask: Tensor, out: Tensor) -> Tensor:
+    return torch.mul(u, mask, out=out)
 
 
 def hardshrink(u: Tensor, threshold: Tensor, out: Tensor) -> Tensor:
@@ -120,6 +133,11 @@ def one_partition(x: Tensor, r: Tensor, out: Tensor) -> Tensor:
     return _round(x, r, out, by_partition, hardshrink)
 
 
+def one_argsort(x: Tensor, r: Tensor, out: Tensor) -> Tensor:
+    """One stable argsort: exactly q_i entries, also where magnitudes tie."""
+    return _round(x, r, out, kept, masked)
+
+
 def one_sort_broadcast(x: Tensor, r: Tensor, out: Tensor) -> Tensor:
     """One sort for all agents, and one mask for all."""
     return _round(x, r, out, by_sort, broadcast_mask)
@@ -137,7 +155,7 @@ def _round(
     select: Callable[[Tensor, Tensor], Tensor],
     download: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    u, cosines = aggregate(x, r, torch.linalg.vector_norm(x, dim=1))
+    u, cosines = aggregate(x, r, norms(x))
     return download(u, select(u, quotas(r, cosines, u.numel())), out)
 
 

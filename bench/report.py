@@ -131,7 +131,8 @@ within that cache. glibc keeps freed memory, so no fresh pages are timed. "Met" 
 
 FOR_README = """\
 Medians; outputs preallocated; a floor as above. In its fastest form one sort is followed by a `hardshrink`
-per agent, or compiled. Unlike the step, no form of it keeps exactly q_i entries where magnitudes tie."""
+per agent, or compiled. Where magnitudes tie, these forms do not keep exactly q_i entries; one stable argsort
+to ranks does (below)."""
 
 
 def markdown(results: Results) -> str:

@@ -23,6 +23,11 @@ CAUSES = [
         'pip install "torch>=2.10"',
     ),
     (
+        r"No module named 'numpy'",
+        "There is no numpy in this environment.",
+        "pip install numpy",
+    ),
+    (
         r"No module named 'cgsv_ext\._C'",
         "The source folder hides the installed package: start Python elsewhere, or install in place.",
         "pip install --no-build-isolation -e .",
@@ -68,7 +73,8 @@ def explain(error: Exception) -> str:
 
 def _load() -> tuple[ModuleType | None, Exception | None]:
     try:
-        # torch first: the library finds libtorch among what is already loaded.
+        # Before the library, which finds libtorch among what is already loaded, and needs numpy where torch does not.
+        import numpy  # noqa: F401
         import torch
 
         if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):

@@ -46,12 +46,14 @@ def written(*tensors: Tensor) -> None:
     torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
 
 
-def _shape(updates: Sequence[Tensor]) -> tuple[int, int]:
+def _shape(op: str, updates: Sequence[Tensor]) -> tuple[int, int]:
     """N and D of updates as the ops take them."""
-    if len(updates) == 1:
-        n, d = updates[0].shape
-        return n, d
-    return len(updates), updates[0].numel()
+    if len(updates) > 1:
+        return len(updates), updates[0].numel()
+    shape = tuple(updates[0].shape)
+    if len(shape) != 2:
+        raise ValueError(f"{op}(): expected updates of shape (N, D), N ≥ 1 and D ≥ 1, got {shape}")
+    return shape
 
 
 def _per_agent(like: Tensor, n: int, segments: Sequence[int] | None, dtype: torch.dtype) -> Tensor:
@@ -65,12 +67,12 @@ def _aggregate_dtype(updates: Sequence[Tensor]) -> torch.dtype:
 
 @torch.library.register_fake("cgsv_ext::norms")
 def _(updates: Sequence[Tensor]) -> Tensor:
-    return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
+    return updates[0].new_empty(_shape("norms", updates)[0], dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::partial_norms")
 def _(updates: Sequence[Tensor]) -> Tensor:
-    return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
+    return updates[0].new_empty(_shape("partial_norms", updates)[0], dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::pack_row_")
@@ -82,7 +84,7 @@ def _(row: Tensor, parts: Sequence[Tensor]) -> Tensor:
 def _(
     updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    n, d = _shape(updates)
+    n, d = _shape("aggregate", updates)
     like = updates[0]
     return (
         like.new_empty(d, dtype=_aggregate_dtype(updates)),
@@ -93,14 +95,14 @@ def _(
 
 @torch.library.register_fake("cgsv_ext::partial_aggregate")
 def _(updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor) -> tuple[Tensor, Tensor]:
-    n, d = _shape(updates)
+    n, d = _shape("partial_aggregate", updates)
     like = updates[0]
     return like.new_empty(d, dtype=_aggregate_dtype(updates)), like.new_empty(n + 1, dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::partial_dots")
 def _(updates: Sequence[Tensor], aggregate: Tensor) -> Tensor:
-    return updates[0].new_empty(_shape(updates)[0], dtype=torch.float64)
+    return updates[0].new_empty(_shape("partial_dots", updates)[0], dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::update_importance")
@@ -159,7 +161,7 @@ def _(
     segments: Sequence[int] | None,
     out: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    n, d = _shape(updates)
+    n, d = _shape("reward_step", updates)
     like = updates[0]
     dtype = _aggregate_dtype(updates)
     return (
@@ -176,5 +178,5 @@ def _(
 
 @torch.library.register_fake("cgsv_ext::gram")
 def _(updates: Sequence[Tensor]) -> Tensor:
-    n = _shape(updates)[0]
+    n = _shape("gram", updates)[0]
     return updates[0].new_empty((n, n), dtype=torch.float64)

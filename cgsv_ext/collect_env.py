@@ -16,7 +16,9 @@ from pathlib import Path
 
 from . import _load
 
-PACKAGES = ["cgsv_ext", "numpy", "scikit-learn", "matplotlib", "rich", "jinja2", "pybind11", "ninja"]
+PACKAGES = (
+    "cgsv_ext numpy safetensors pybind11 ninja scikit-learn scipy matplotlib pillow rich jinja2 tqdm flwr"
+).split()
 VARIABLES = re.compile(
     r"(CGSV|TORCH|PYTORCH|ATEN|CUDA|NVIDIA|OMP|GOMP|KMP|MKL)_.*|LD_PRELOAD|LD_LIBRARY_PATH|PYTHONPATH"
 )

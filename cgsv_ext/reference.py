@@ -1,8 +1,10 @@
 """The mechanism in plain PyTorch, obviously right rather than fast.
 
 Every function has the name, the arguments and the result of its twin in :mod:`cgsv_ext` (but for ``out=`` of
-``download``) and computes in float64 what the paper's equations say. It is the oracle of the tests.
-``rewards_by_topk`` is the download step as one would write it from equation (5): one ``topk`` per agent.
+``download``, and for ``group`` and ``dim``: it knows one process) and computes in float64 what the paper's
+equations say. Two have no twin of their name: ``rewards_by_topk`` is the download step as one would write it
+from equation (5), one ``topk`` per agent; ``shapley_exact`` is :func:`cgsv_ext.shapley.exact`, one coalition at
+a time.
 """
 
 from __future__ import annotations
@@ -140,7 +142,7 @@ def select(aggregate: Tensor, quotas: Tensor, *, segments: Sequence[int] | None 
 
 
 def _keep(aggregate: Tensor, selection: Selection, segments: Sequence[int] | None) -> Tensor:
-    """(N, D) bool: DESIGN's keep(i, j), with NaN ranking above infinity."""
+    """(N, D) bool: whether agent i keeps entry j; NaN ranks above infinity."""
     n = selection.magnitude.shape[0]
     keep = torch.zeros(n, aggregate.numel(), dtype=torch.bool, device=aggregate.device)
     magnitude, last_index = selection.magnitude.reshape(n, -1), selection.last_index.reshape(n, -1)

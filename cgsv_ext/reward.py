@@ -296,6 +296,8 @@ def download_(
     scale : float
         Step length. Computed in the wider of the two dtypes, product and sum rounded separately, the result
         rounded once to the parameters' dtype. Finite.
+    group : ProcessGroup, optional
+        As in :func:`download`.
     """
     if _spread(group, parameters):
         from . import distributed

@@ -1,4 +1,4 @@
-"""What the tests compare with: DESIGN's formulas in numpy and float64, one agent at a time.
+"""What the tests compare with: the formulas in numpy and float64, one agent at a time.
 
 Nothing here calls the compiled ops or `cgsv_ext.reference`. Beside the formulas stand the inputs that are
 hard to get right.
@@ -72,7 +72,7 @@ def f64(t: Tensor) -> np.ndarray:
     return t.detach().cpu().double().numpy()
 
 
-# DESIGN §2
+# The mechanism
 
 
 def mechanism(
@@ -149,7 +149,7 @@ def ranking(u: np.ndarray) -> np.ndarray:
 
 
 class Ranks:
-    """DESIGN's order of an aggregate, and what follows from it for any quotas."""
+    """The order of an aggregate's entries, and what follows from it for any quotas."""
 
     def __init__(self, u: Tensor, segments: Sequence[int] | None = None) -> None:
         self.u, self.segments = u, segments

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cgsv_ext
-from cgsv_ext import _load
+from cgsv_ext import _load, collect_env
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,6 +86,7 @@ def test_collect_env_prints_what_a_bug_report_needs(tmp_path: Path) -> None:
     assert lines["OMP_NUM_THREADS"] == "1"
     for name in ("torch_built_with", "compiler", "cuda", "cuda_archs"):
         assert f"extension {name}" in lines
+    assert all(name in lines for name in collect_env.PACKAGES)
     for name in ("torch CUDA", "torch threads", "GPUs", "CPU", "system", "glibc", "python", "numpy"):
         assert name in lines
     assert "not available" not in report.stdout
@@ -99,11 +100,12 @@ def test_collect_env_prints_when_the_library_does_not_load(broken: Path) -> None
     assert "pip install --no-build-isolation" in report.stdout
 
 
-def test_collect_env_prints_without_torch(broken: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; from cgsv_ext.collect_env import main; main()"
-    report = run("-c", code, cwd=broken)
+@pytest.mark.parametrize(("missing", "mend"), [("torch", 'install "torch>=2.10"'), ("numpy", "install numpy")])
+def test_collect_env_prints_without(missing: str, mend: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from cgsv_ext.collect_env import main; main()"
+    report = run("-c", code, cwd=tmp_path)
     assert report.returncode == 0, report.stderr
-    assert 'pip install "torch>=2.10"' in report.stdout
+    assert mend in report.stdout
 
 
 # What a failed import says
@@ -121,6 +123,7 @@ def test_a_missing_library_is_an_import_error_that_names_the_mend(broken: Path) 
     [
         ("No module named 'torch'", 'pip install "torch>=2.10"'),
         ("torch 2.9.1 is older than 2.10", 'pip install "torch>=2.10"'),
+        ("No module named 'numpy'", "pip install numpy"),
         ("No module named 'cgsv_ext._C'", "--no-build-isolation -e ."),
         ("libcudart.so.13: cannot open shared object file", "--force-reinstall"),
         ("libtorch_cuda.so: cannot open shared object file", "--force-reinstall"),
@@ -162,6 +165,19 @@ def test_setup_without_torch_names_the_command() -> None:
     assert "expected torch >= 2.10" in text
     assert 'pip install "torch>=2.10"' in text
     assert "pip install --no-build-isolation ." in text
+
+
+def test_setup_without_python_headers_names_the_command() -> None:
+    code = (
+        "import runpy, sys, sysconfig; from types import SimpleNamespace\n"
+        "sys.modules['torch'] = SimpleNamespace(__version__='2.13.0')\n"
+        "sysconfig.get_path = lambda *names, **schemes: '/nowhere'\n"
+        "sys.argv = ['setup.py', '--name']; runpy.run_path('setup.py')"
+    )
+    result = run("-c", code, cwd=ROOT)
+    assert result.returncode == 1
+    assert "expected Python.h in /nowhere" in result.stderr
+    assert re.search(r"apt-get install python3\.\d+-dev", result.stderr)
 
 
 def test_setup_refuses_an_older_torch() -> None:

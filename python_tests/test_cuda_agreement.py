@@ -1,4 +1,4 @@
-"""The GPU against the CPU: equal where the arithmetic is exact, within DESIGN's bounds where it is not."""
+"""The GPU against the CPU: equal where the arithmetic is exact, within the promised bounds where it is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First rounds, agents that send rubbish, rounds in which nothing is left: DESIGN §2's special cases."""
+"""First rounds, agents that send rubbish, rounds in which nothing is left: the special cases."""
 
 from __future__ import annotations
 

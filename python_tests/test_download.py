@@ -156,7 +156,7 @@ def test_magnitudes_of_any_stride(device: torch.device) -> None:
 
 
 def added(w: Tensor, u: Tensor, keep: Tensor, scale: float) -> Tensor:
-    """DESIGN's formula: in the wider dtype, product and sum rounded separately, stored once."""
+    """In the wider dtype, product and sum rounded separately, stored once."""
     wide = torch.float64 if torch.float64 in (w.dtype, u.dtype) else torch.float32
     product = u.to(wide) * torch.tensor(scale, dtype=wide, device=u.device)
     return torch.where(keep, (w.to(wide) + product).to(w.dtype), w)

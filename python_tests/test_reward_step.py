@@ -26,7 +26,7 @@ LARGE = 60_007 if "CGSV_SIMT_LIBRARY" in os.environ else 300_007
 def check(
     step: RewardStep, x: Tensor, importance: Tensor, segments: list[int] | None, options: dict[str, Any]
 ) -> None:
-    """All of DESIGN §2 that can be said of a round, each step from what the one before returned."""
+    """All that is promised of a round, each step from what the one before returned."""
     n, d = x.shape
     plain = {key: options[key] for key in ("gamma", "alpha", "floor")}
     plain |= {key: options[key].tolist() for key in ("weights", "norms") if options.get(key) is not None}
@@ -290,6 +290,24 @@ def test_rounds_may_follow_each_other(device: torch.device, dtype: torch.dtype) 
         check(step, x, importance, None, oracle.HYPERPARAMETERS)
         assert math.isclose(step.importance.sum().item(), 1, rel_tol=1e-9)
         importance = step.importance
+
+
+@dtypes
+def test_rows_that_are_2_to_the_31_elements_apart(device: torch.device, dtype: torch.dtype) -> None:
+    """Only the pages that rows lie on are ever touched."""
+    n, d, stride = 2, 1009, (1 << 31) + 513
+    x = oracle.updates_of("normal", n, d, dtype, 0).to(device)
+    try:
+        memory = torch.empty(stride + d, dtype=dtype, device=device)
+    except RuntimeError as error:
+        pytest.skip(f"{(stride + d) * dtype.itemsize / 2**30:.0f} GiB of addresses: {str(error):.60}")
+    apart = memory.as_strided((n, d), (stride, 1)).copy_(x)
+    r = torch.tensor([0.4, 0.6], device=device)
+    step = cgsv_ext.reward_step(apart, r)
+    assert_same_bits(step, cgsv_ext.reward_step(x, r))
+    cgsv_ext.download_(apart, step.aggregate, step.selection)
+    cgsv_ext.download_(x, step.aggregate, step.selection)
+    assert_same_bits(apart.contiguous(), x)
 
 
 @pytest.mark.slow

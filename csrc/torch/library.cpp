@@ -1,4 +1,4 @@
-// Every op of torch.ops.cgsv_ext: the table of contents. The backends fill it in (cpu.cpp).
+// Every op of torch.ops.cgsv_ext: the table of contents. The backends fill it in (cpu.cpp, cuda.cpp).
 //
 // `updates` and `parameters` are one (N, D) tensor, as a list of length one, or N tensors of D
 // elements. `sizes` and `segments` are the lengths of consecutive parts of the D columns; without
