@@ -27,7 +27,9 @@ from cgsv_ext.flower.agent import AgentState
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "flower"
 FLOWER = tuple(map(int, version("flwr").split(".")[:2]))
 AGENTS = "0", "1", "2", "3"
-ROUNDS = 10
+ROUNDS = 7
+KILLED = 3
+"""The round in which agent 1 is."""
 
 # They run in processes of their own, with the installed library.
 pytestmark = [
@@ -114,7 +116,7 @@ def trained_alone(agent: int) -> float:
 
 
 def run_and_kill(folder: Path) -> int:
-    """Play ten rounds in processes; agent 1 is killed in the fifth, and started again after it.
+    """Play some rounds in processes; agent 1 is killed in one of them, and started again after it.
 
     Returns the last round that is in its file when it is killed.
     """
@@ -130,12 +132,12 @@ def run_and_kill(folder: Path) -> int:
             federation.start_node(f"node-{agent}", f"partition-id={agent}")
         federation.wait_for(lambda: federation.logs("").count("SuperNode ID") == len(AGENTS))
         run = federation.start_run(app, rounds=ROUNDS, timeout=120.0, **{"fraction-evaluate": 0.0})
-        federation.wait_for((state / "round-4").exists)
+        federation.wait_for((state / f"round-{KILLED - 1}").exists)
         before = own.stat().st_mtime_ns
         federation.wait_for(lambda: own.stat().st_mtime_ns != before, pause=0.002)
-        federation.kill("node-1")  # it has kept the reward of round 4, and the server does not know
+        federation.kill("node-1")  # it has kept the reward of the round before, and the server does not know
         kept = AgentState.load(own).round
-        federation.wait_for((state / "round-5").exists)
+        federation.wait_for((state / f"round-{KILLED}").exists)
         federation.start_node("node-1", "partition-id=1")
         federation.wait_for(lambda: run.poll() is not None)
         assert (state / f"round-{ROUNDS}").exists(), federation.logs("the run failed")
@@ -180,9 +182,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
 @pytest.mark.skipif(FLOWER < (1, 41), reason="needs the commands of Flower 1.41")
 class TestAKilledSuperNode:
     def test_the_others_go_on_without_it(self, killed: Killed) -> None:
-        assert killed.kept == 4
-        assert killed.away[0] == 5
-        assert len(killed.away) < 5
+        assert killed.kept == KILLED - 1
+        assert killed.away[0] == KILLED
+        assert len(killed.away) < ROUNDS - KILLED
         assert "1" in killed.played[ROUNDS]
         for agent in "0", "2", "3":
             assert all(agent in rewards for rewards in killed.played.values())
