@@ -5,6 +5,8 @@ VENV ?= .venv
 # The torch to install; empty: the one $(PYTHON) has, if it is 2.10 or later, else 2.13.0.
 TORCH ?=
 CUDA_TORCH := 2.11.0
+# What to install there: the source, or a wheel.
+PACKAGE := .
 
 BIN := $(abspath $(VENV))/bin
 # Not compiled: most modules of what is installed are never imported. Those that are, are compiled then, and
@@ -24,7 +26,7 @@ SOURCES := $(shell find csrc cgsv_ext -type f -not -path '*__pycache__*' -not -n
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CMAKE_IF_MISSING := $(if $(shell command -v cmake),,$(BIN)/cmake)
 
-.PHONY: help demo test processes lint bench ctest sanitize simt cuda-check cuda-build clean
+.PHONY: help demo test processes lint bench ctest sanitize simt cuda-check cuda-build other-torch clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -70,6 +72,11 @@ cuda-check: $(READY)  ## compile all CUDA code with nvcc, print registers and sp
 cuda-build:  ## build with CUDA for torch $(CUDA_TORCH) in an environment of its own, test what needs no GPU
 	CGSV_CUDA=1 $(MAKE) test VENV=build/cuda TORCH=$(CUDA_TORCH)
 
+other-torch: $(READY)  ## run the tests with the library built for this torch under torch $(CUDA_TORCH)
+	@rm -rf build/wheel build/other/.installed build/lib* build/bdist*
+	$(BIN)/python -m pip --disable-pip-version-check wheel -q --no-build-isolation --no-deps -w build/wheel .
+	$(MAKE) test VENV=build/other TORCH=$(CUDA_TORCH) PACKAGE="$$(echo build/wheel/*.whl)"
+
 clean:  ## remove what was built, the environment too
 	rm -rf build cgsv_ext.egg-info $(VENV)
 
@@ -99,7 +106,7 @@ $(READY):
 # Files left in build/lib* by an earlier build would be packed into this one.
 $(INSTALLED): $(READY) $(SOURCES)
 	@rm -rf build/lib* build/bdist*
-	$(INSTALL) --no-build-isolation '.[test,lint]'
+	$(INSTALL) --no-build-isolation '$(PACKAGE)[test,lint]'
 	@touch $@
 
 $(BIN)/cmake: $(READY)
