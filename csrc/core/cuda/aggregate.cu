@@ -13,7 +13,7 @@ namespace cgsv::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int most_groups = 128;
+constexpr int64_t most_groups = limit(128, 32);
 
 __global__ void __launch_bounds__(threads)
     weigh_kernel(RowView<const std::byte> updates, Weighing w) {
