@@ -22,7 +22,7 @@ SOURCES := $(shell find csrc cgsv_ext -type f -not -path '*__pycache__*' -not -n
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CMAKE_IF_MISSING := $(if $(shell command -v cmake),,$(BIN)/cmake)
 
-.PHONY: help demo test processes lint bench ctest sanitize simt cuda-check cuda-build clean
+.PHONY: help demo test processes lint bench ctest sanitize simt barriers cuda-check cuda-build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -61,6 +61,9 @@ simt: $(INSTALLED) $(CMAKE_IF_MISSING)  ## run the Python tests of the ops on th
 	cmake -S . -B build/ctest -DCGSV_PYTHON=$(BIN)/python
 	cmake --build build/ctest --parallel 2 --target simt_module
 	CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C.so $(RUN) pytest --numprocesses auto
+
+barriers: $(CMAKE_IF_MISSING)  ## take each barrier out of the CUDA kernels in turn, expect a test to fail
+	$(PYTHON) csrc/test/simt/barriers.py
 
 cuda-check: $(READY)  ## compile all CUDA code with nvcc, print registers and spills; needs no GPU
 	@$(BIN)/python csrc/cuda_check.py

@@ -255,8 +255,8 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
 
     for (int batch = 0; batch < tiling.batches; ++batch) {
       const int row = batch * batch_rows + first_row;
-      if (tiling.batches > 1) {  // this chunk of u_N is complete now: read the rows again
-        __syncthreads();
+      // The chunk of u_N is complete since the last tile's barrier: read the rows again.
+      if (tiling.batches > 1) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) dots[r] = 0;
         for (int64_t first = begin; first < end; first += tiling.columns) {
@@ -279,9 +279,8 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
     if (threadIdx.x == 0) partial[n * tiling.chunks + c] = square;
   }
 
-  if (table == nullptr) return;
-  __syncthreads();
-  flush(counters, first_digits, table);
+  // Every count is in front of block_sum's barriers.
+  if (table) flush(counters, first_digits, table);
 }
 
 __global__ void __launch_bounds__(threads)

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(threads) reward_kernel(Reward r) {
   if (!last) return;
   __threadfence();
   update_importance_in_block(r.n, r.importance, doubles(r.cosines));
-  __syncthreads();
+  // In front of its barrier a thread reads no importance but what it wrote itself.
   quotas_in_block(r.n, doubles(r.importance.result), r.segments, r.beta, r.quotas);
 }
 

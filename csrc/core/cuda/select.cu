@@ -184,7 +184,6 @@ __device__ void count_first_digit(const Selecting<A>& s) {
     });
     __syncthreads();
     flush(shared.counters, size, s.table(0, l));
-    __syncthreads();
   });
 }
 
@@ -250,7 +249,6 @@ __device__ void count_digit(const Selecting<A>& s, int level) {
       unsigned* piece = s.piece(blockIdx.x, l);
       for (int b = int(threadIdx.x); b < size; b += threads) piece[b] = shared.counters[b];
     }
-    __syncthreads();
   });
 }
 
