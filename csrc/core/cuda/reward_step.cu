@@ -38,10 +38,11 @@ __global__ void __launch_bounds__(threads) reward_kernel(Reward r) {
     r.cosines[i] = cosine;
     __threadfence();
     last = atomicAdd(r.ticket, 1u) == gridDim.x - 1;
+    // In front of the barrier: what it orders behind the others' fences it orders for all threads.
+    __threadfence();
   }
   __syncthreads();
   if (!last) return;
-  __threadfence();
   update_importance_in_block(r.n, r.importance, doubles(r.cosines));
   // In front of its barrier a thread reads no importance but what it wrote itself.
   quotas_in_block(r.n, doubles(r.importance.result), r.segments, r.beta, r.quotas);
