@@ -364,13 +364,14 @@ cudaError_t sum(const Rows& updates, const Values& weights, const Values* given_
   const NormChunks norm_chunks(updates.d);
   const Tiling tiling = cuda::tiling(n, updates.d, updates.dtype);
   int64_t* table;
-  double *partial, *norm_partial;
+  double* partial;
   Row* row_table;
   Scratch scratch;
   scratch.reserve(&table, table_size(updates));
-  scratch.reserve(&norm_partial, given_norms ? 0 : n * norm_chunks.count);
   scratch.reserve(&row_table, tiling.row_count());
-  scratch.reserve(&partial, (n + 1) * tiling.chunks);
+  // Of the norms, then of the aggregation.
+  scratch.reserve(&partial,
+                  std::max(given_norms ? 0 : n * norm_chunks.count, (n + 1) * tiling.chunks));
   if (norms == nullptr) scratch.reserve(&norms, n);
   CGSV_TRY(scratch.allocate(stream));
 
@@ -380,9 +381,9 @@ cudaError_t sum(const Rows& updates, const Values& weights, const Values* given_
   if (given_norms) {
     weighing.given_norms = *given_norms;
   } else {
-    weighing.partial = norm_partial;
+    weighing.partial = partial;
     weighing.partial_count = norm_chunks.count;
-    CGSV_TRY(sum_squares(rows, updates.dtype, norm_partial, stream));
+    CGSV_TRY(sum_squares(rows, updates.dtype, partial, stream));
   }
   weighing.weights = weights;
   weighing.gamma = gamma;
