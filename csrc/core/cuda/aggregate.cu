@@ -1,10 +1,13 @@
 // Steps 2 and 3: the aggregate u_N and, from the same read of the updates, each agent's cosine.
 //
-// Reads N·D elements once, writes D of the aggregate. The dot products need u_N complete for their
-// columns, so a block keeps a tile of all rows in registers: a thread holds 16 bytes of up to 12 rows.
-// N > 1536 rows do not fit: they are read twice, chunk by chunk, and only where D is small does the
-// second read find the first one's in the caches. u_N is summed in float64 and rounded once; products
-// with it are summed in float32 within 16 bytes, in float64 from there on.
+// Reads N·D elements once, writes D of the aggregate, and N + 1 partial sums of 8 bytes for each chunk of
+// columns, of which there are at most 8192 up to 16 agents, 2048 up to 256, and 1024. Who finishes the
+// cosines reads these once, and those of u_N for each agent; `weigh` reads those of the norms.
+//
+// The dot products need u_N complete for their columns, so a block keeps a tile of all rows in registers: a
+// thread holds 16 bytes of up to 12 rows. N > 1536 rows do not fit: they are read twice, chunk by chunk, and
+// only where D is small does the second read find the first one's in the caches. u_N is summed in float64
+// and rounded once; products with it are summed in float32 within 16 bytes, in float64 from there on.
 #include "aggregate.cuh"
 
 #include "dots.cuh"

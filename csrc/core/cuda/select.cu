@@ -14,7 +14,10 @@
 //
 // Reads D elements of the aggregate for every digit but the one that came with the aggregation: twice
 // in float32 up to 16 agents (9 bits at a time), more often for more agents, whose digits are shorter
-// since they share the counters. Only counts are added across threads, so nothing depends on order.
+// since they share the counters. The ties take up to N·S / blocks times D more, mostly from the cache: for
+// every target the columns that one block has of its segment. A block adds its counters, 32 KB at most, to
+// the grid's table for every digit, and keeps those of the last one. Only counts are added across threads,
+// so nothing depends on order.
 #include "select.cuh"
 
 #include <cooperative_groups.h>
