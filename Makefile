@@ -57,10 +57,17 @@ sanitize: $(CMAKE_IF_MISSING)  ## those of the CPU under AddressSanitizer and Un
 	cmake --build build/sanitize --parallel 2
 	cd build/sanitize && ctest --parallel 2 --output-on-failure --no-tests=error
 
+SIMT_SEED ?= 1
+FLAVOUR := $(if $(SANITIZE),sanitize,plain)
+# Python itself is not instrumented, so the sanitizer's library has to be there first. What Python and torch
+# keep until the end is no leak.
+UNDER = $(if $(SANITIZE),LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+  ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/build/ctest/asan UBSAN_OPTIONS=log_path=$(CURDIR)/build/ctest/ubsan)
 simt: $(INSTALLED) $(CMAKE_IF_MISSING)  ## run the Python tests of the ops on the CUDA kernels, compiled for the CPU
 	cmake -S . -B build/ctest -DCGSV_PYTHON=$(BIN)/python
-	cmake --build build/ctest --parallel 2 --target simt_module
-	CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C.so $(RUN) pytest --numprocesses auto
+	cmake --build build/ctest --parallel 2 --target simt_module_$(FLAVOUR)
+	$(UNDER) SIMT_ORDER=random SIMT_SEED=$(SIMT_SEED) CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C_$(FLAVOUR).so \
+	  $(RUN) pytest --numprocesses auto
 
 barriers: $(CMAKE_IF_MISSING)  ## take each barrier out of the CUDA kernels in turn, expect a test to fail
 	$(PYTHON) csrc/test/simt/barriers.py
