@@ -100,6 +100,7 @@ class Scratch {
                          }};
     size_ += round_up(count * int64_t(sizeof(T)), 256);
   }
+  int64_t size() const { return size_; }
   cudaError_t allocate(const Stream& stream) {
     if (size_ == 0) return cudaSuccess;
     auto* base = static_cast<std::byte*>(stream.allocate(size_, stream.context));

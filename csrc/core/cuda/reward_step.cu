@@ -71,8 +71,11 @@ cudaError_t reward_step(const RewardStep& step, const Stream& stream) {
   scratch.reserve(&starts, table_size(segments));
   // The sums of the norms, then those of the aggregation, then what the selection needs: each is done with
   // when the next one begins.
-  const int64_t sums =
-      std::max(step.given_norms ? 0 : n * norm_chunks.count, (n + 1) * tiling.chunks);
+  const Aggregate u = {step.aggregate, d, dtype};
+  int64_t selecting;
+  CGSV_TRY(select_scratch(u, n, segments.count, counts, &selecting));
+  const int64_t sums = std::max({step.given_norms ? 0 : n * norm_chunks.count,
+                                 (n + 1) * tiling.chunks, ceil_div(selecting, sizeof(double))});
   scratch.reserve(&partial, sums);
   scratch.reserve(&rows, tiling.row_count());
   scratch.reserve(&table, counts ? first_digits : 0);
@@ -112,7 +115,6 @@ cudaError_t reward_step(const RewardStep& step, const Stream& stream) {
                          importance, parts,   step.beta,     step.quotas, ticket};
   CGSV_TRY(launch(stream, {n, threads}, reward_kernel, reward));
 
-  const Aggregate u = {step.aggregate, d, dtype};
   const Lent lent(partial, sums * int64_t(sizeof(double)), stream);
   CGSV_TRY(select(u, n, step.quotas, parts, table, step.magnitude, step.last_index, lent.stream()));
   if (step.rewards.n == 0) return cudaSuccess;
