@@ -59,9 +59,10 @@ sanitize: $(CMAKE_IF_MISSING)  ## those of the CPU under AddressSanitizer and Un
 
 SIMT_SEED ?= 1
 FLAVOUR := $(if $(SANITIZE),sanitize,plain)
-# Python itself is not instrumented, so the sanitizer's library has to be there first. What Python and torch
-# keep until the end is no leak.
-UNDER = $(if $(SANITIZE),LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+# Python itself is not instrumented, so the sanitizer's library has to be there first, and that of exceptions,
+# which it looks for at once. What Python and torch keep until the end is no leak.
+PRELOAD = $(foreach library,libasan.so libstdc++.so,$$($(CXX) -print-file-name=$(library)))
+UNDER = $(if $(SANITIZE),LD_PRELOAD="$(PRELOAD)" \
   ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/build/ctest/asan UBSAN_OPTIONS=log_path=$(CURDIR)/build/ctest/ubsan)
 simt: $(INSTALLED) $(CMAKE_IF_MISSING)  ## run the Python tests of the ops on the CUDA kernels, compiled for the CPU
 	cmake -S . -B build/ctest -DCGSV_PYTHON=$(BIN)/python
