@@ -26,7 +26,7 @@ SOURCES := $(shell find csrc cgsv_ext -type f -not -path '*__pycache__*' -not -n
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CMAKE_IF_MISSING := $(if $(shell command -v cmake),,$(BIN)/cmake)
 
-.PHONY: help demo test processes lint bench ctest sanitize simt cuda-check cuda-build other-torch clean
+.PHONY: help demo test processes lint bench ctest sanitize simt barriers cuda-check cuda-build other-torch clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -61,10 +61,21 @@ sanitize: $(CMAKE_IF_MISSING)  ## those of the CPU under AddressSanitizer and Un
 	cmake --build build/sanitize --parallel 2
 	cd build/sanitize && ctest --parallel 2 --output-on-failure --no-tests=error
 
+SIMT_SEED ?= 1
+FLAVOUR := $(if $(SANITIZE),sanitize,plain)
+# Python itself is not instrumented, so the sanitizer's library has to be there first, and that of exceptions,
+# which it looks for at once. What Python and torch keep until the end is no leak.
+PRELOAD = $(foreach library,libasan.so libstdc++.so,$$($(CXX) -print-file-name=$(library)))
+UNDER = $(if $(SANITIZE),LD_PRELOAD="$(PRELOAD)" \
+  ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/build/ctest/asan UBSAN_OPTIONS=log_path=$(CURDIR)/build/ctest/ubsan)
 simt: $(INSTALLED) $(CMAKE_IF_MISSING)  ## run the Python tests of the ops on the CUDA kernels, compiled for the CPU
 	cmake -S . -B build/ctest -DCGSV_PYTHON=$(BIN)/python
-	cmake --build build/ctest --parallel 2 --target simt_module
-	CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C.so $(RUN) pytest --numprocesses auto
+	cmake --build build/ctest --parallel 2 --target simt_module_$(FLAVOUR)
+	$(UNDER) SIMT_ORDER=random SIMT_SEED=$(SIMT_SEED) CGSV_SIMT_LIBRARY=$(CURDIR)/build/ctest/_C_$(FLAVOUR).so \
+	  $(RUN) pytest --numprocesses auto
+
+barriers: $(CMAKE_IF_MISSING)  ## take each barrier out of the CUDA kernels in turn, expect a test to fail
+	$(PYTHON) csrc/test/simt/barriers.py
 
 cuda-check: $(READY)  ## compile all CUDA code with nvcc, print registers and spills; needs no GPU
 	@$(BIN)/python csrc/cuda_check.py

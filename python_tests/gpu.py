@@ -77,6 +77,7 @@ OPS: dict[str, Call] = {
     "partial_dots": lambda x, r, w: ops.partial_dots([x], _u(x)),
     "histogram": _histogram,
     "pack_row_": _pack_row_,
+    "gram": lambda x, r, w: cgsv_ext.gram(x),
     "aggregate": lambda x, r, w: cgsv_ext.aggregate(x, r, gamma=0.5),
     "update_importance": lambda x, r, w: cgsv_ext.update_importance(r, r - 0.1),
     "quotas": lambda x, r, w: cgsv_ext.quotas(r, _parts(x)),

@@ -63,7 +63,7 @@ def test_the_library_needs_nothing_of_torch_but_the_stable_shim() -> None:
 
 def test_build_json_lists_every_source() -> None:
     build = json.loads((ROOT / "csrc/build.json").read_text())
-    tests = [build["test"], build["host_test"], build["isa_test"]]
+    tests = [build[kind] for kind in ("test", "simt_test", "host_test", "isa_test")]
     groups = [*tests, *build["core"].values(), *build["torch"].values()]
     listed = [source for group in groups for source in group]
     found = [

@@ -57,6 +57,7 @@ def _rounds(device: torch.device) -> Iterator[Any]:
             yield ops.partial_norms([x.to(device)])
             yield ops.partial_aggregate([x.to(device)], r.to(device), 0.5, given)
             yield ops.partial_dots([x.to(device)], step.aggregate)
+            yield cgsv_ext.gram(_rows(x, device, "separate"))
             yield cgsv_ext.update_importance(r.to(device), r.to(device))
             yield cgsv_ext.quotas(r.to(device), segments)
 

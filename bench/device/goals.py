@@ -15,7 +15,7 @@ MICROSECONDS = {
     (10, 104_242): ("graph replay: dense, out=", 20),
 }
 TIMES_LOOP, TIMES_PYTORCH = 20, 4
-NODES, EXTRA_MIB = 6, 64
+NODES, EXTRA_MB = 6, 64
 
 
 class Goal(NamedTuple):
@@ -57,10 +57,8 @@ def _reward_step(case: Case) -> Iterator[Goal]:
     if what in rows:
         yield Goal(case["name"], what, bound, rows[what]["median"] * 1e6, " µs")
     for what, taken in case.get("footprint", {}).items():
-        most = 4 * case["d"] / 2**20 + EXTRA_MIB
-        yield Goal(
-            case["name"], f"{what}, extra memory", round(most, 1), taken["extra_bytes"] / 2**20, " MiB"
-        )
+        most = 4 * case["d"] / 1e6 + EXTRA_MB
+        yield Goal(case["name"], f"{what}, extra memory", round(most, 1), taken["extra_bytes"] / 1e6, " MB")
         yield Goal(case["name"], f"{what}, graph nodes", NODES, len(taken["nodes"]))
 
 

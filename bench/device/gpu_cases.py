@@ -18,9 +18,11 @@ from cases import Size
 from torch import Tensor
 
 from cgsv_ext import (
+    _partial,
     aggregate,
     download,
     download_,
+    gram,
     norms,
     pack_row_,
     quotas,
@@ -29,6 +31,7 @@ from cgsv_ext import (
     update_importance,
 )
 
+ops = torch.ops.cgsv_ext
 Call = Callable[[], object]
 
 
@@ -171,11 +174,17 @@ def _ops(inputs: Inputs) -> Iterator[Runner]:
     given = floor.aggregate(n, d)
     yield Runner("aggregate, norms=", lambda: aggregate(x, r, gamma=peers.GAMMA, norms=found), given)
     yield Runner("aggregate", lambda: aggregate(x, r, gamma=peers.GAMMA), given + floor.norms(n, d))
+    yield Runner("partial_norms", lambda: ops.partial_norms([x]), floor.norms(n, d))
+    yield Runner("partial_aggregate", lambda: ops.partial_aggregate([x], r, peers.GAMMA, found), given)
+    yield Runner("partial_dots", lambda: ops.partial_dots([x], u), given)
     yield Runner("update_importance", lambda: update_importance(r, cosines))
     yield Runner("quotas", lambda: quotas(r, d))
     yield Runner("select", lambda: select(u, q), floor.select(d))
+    prefixes = _partial.keys(selection.magnitude) >> 20
+    yield Runner("histogram", lambda: ops.histogram(u, prefixes, 10, 10, None), floor.select(d))
     yield Runner("download, out=", lambda: download(u, selection, out=out), floor.download(n, d))
     yield Runner("download_", lambda: download_(out, u, selection), floor.download_(n, d), inputs.clear)
+    yield Runner("gram", lambda: gram(x), floor.norms(n, d))
     yield Runner("PyTorch, vector_norm", lambda: torch.linalg.vector_norm(x, dim=1), floor.norms(n, d))
     yield Runner("PyTorch, one sort", lambda: peers.by_sort(u, q), floor.select(d))
 

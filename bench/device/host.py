@@ -16,6 +16,9 @@ from cases import CNN, Size, importance, quotas, updates
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import cgsv_ext
+from cgsv_ext import _partial
+
+ops = torch.ops.cgsv_ext
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = [Size(2, 16), CNN]
@@ -23,33 +26,43 @@ CALLS = [
     "reward_step",
     "reward_step, dense=False",
     "norms",
+    "partial_norms",
     "pack_row_",
     "aggregate",
+    "partial_aggregate",
+    "partial_dots",
     "update_importance",
     "quotas",
     "select",
+    "histogram",
     "download",
     "download_",
+    "gram",
 ]
 
 
 def _call(what: str, size: Size) -> Callable[[], object]:
     x, r = updates(size).to(DEVICE), importance(size.n).to(DEVICE)
     q, out = quotas(size).to(DEVICE), torch.zeros(size, device=DEVICE)
-    u, cosines, _ = cgsv_ext.aggregate(x, r, gamma=0.5)
+    u, cosines, norms = cgsv_ext.aggregate(x, r, gamma=0.5)
     selection = cgsv_ext.select(u, q)
-    parts = x[0].chunk(100)
+    parts, prefixes = x[0].chunk(100), _partial.keys(selection.magnitude) >> 20
     calls: dict[str, Callable[[], object]] = {
         "reward_step": lambda: cgsv_ext.reward_step(x, r, out=out),
         "reward_step, dense=False": lambda: cgsv_ext.reward_step(x, r, dense=False),
         "norms": lambda: cgsv_ext.norms(x),
+        "partial_norms": lambda: ops.partial_norms([x]),
         "pack_row_": lambda: cgsv_ext.pack_row_(out[0], parts),
         "aggregate": lambda: cgsv_ext.aggregate(x, r, gamma=0.5),
+        "partial_aggregate": lambda: ops.partial_aggregate([x], r, 0.5, norms),
+        "partial_dots": lambda: ops.partial_dots([x], u),
         "update_importance": lambda: cgsv_ext.update_importance(r, cosines),
         "quotas": lambda: cgsv_ext.quotas(r, size.d),
         "select": lambda: cgsv_ext.select(u, q),
+        "histogram": lambda: ops.histogram(u, prefixes, 10, 10, None),
         "download": lambda: cgsv_ext.download(u, selection, out=out),
         "download_": lambda: cgsv_ext.download_(out, u, selection),
+        "gram": lambda: cgsv_ext.gram(x),
     }
     return calls[what]
 

@@ -191,7 +191,14 @@ void run() {
 #ifdef CGSV_SIMT
   strided_values();
 #endif
-  against_long_double(DType::f32, 1600, 40, Updates::strided);
+  // Rows in several batches; where limits are small, of fewer rows, and chunks of several tiles.
+  if (two_ways().size() > 1) {
+    against_long_double(DType::f32, 1600, 40, Updates::strided);
+  } else {
+    for (DType dtype : dtypes) {
+      against_long_double(dtype, 400, 1100 / size_of(dtype), Updates::strided);
+    }
+  }
   for (DType dtype : dtypes) {
     for (Updates::Layout layout : layouts) {
       for (int64_t d : {1, 33, 512, 2049}) {

@@ -1,10 +1,13 @@
 // Steps 2 and 3: the aggregate u_N and, from the same read of the updates, each agent's cosine.
 //
-// Reads N·D elements once, writes D of the aggregate. The dot products need u_N complete for their
-// columns, so a block keeps a tile of all rows in registers: a thread holds 16 bytes of up to 12 rows.
-// N > 1536 rows do not fit: they are read twice, chunk by chunk, and only where D is small does the
-// second read find the first one's in the caches. u_N is summed in float64 and rounded once; products
-// with it are summed in float32 within 16 bytes, in float64 from there on.
+// Reads N·D elements once, writes D of the aggregate, and N + 1 partial sums of 8 bytes for each chunk of
+// columns, of which there are at most 8192 up to 16 agents, 2048 up to 256, and 1024. Who finishes the
+// cosines reads these once, and those of u_N for each agent; `weigh` reads those of the norms.
+//
+// The dot products need u_N complete for their columns, so a block keeps a tile of all rows in registers: a
+// thread holds 16 bytes of up to 12 rows. N > 1536 rows do not fit: they are read twice, chunk by chunk, and
+// only where D is small does the second read find the first one's in the caches. u_N is summed in float64
+// and rounded once; products with it are summed in float32 within 16 bytes, in float64 from there on.
 #include "aggregate.cuh"
 
 #include "dots.cuh"
@@ -13,7 +16,7 @@ namespace cgsv::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int most_groups = 128;
+constexpr int64_t most_groups = limit(128, 32);
 
 __global__ void __launch_bounds__(threads)
     weigh_kernel(RowView<const std::byte> updates, Weighing w) {
@@ -255,8 +258,8 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
 
     for (int batch = 0; batch < tiling.batches; ++batch) {
       const int row = batch * batch_rows + first_row;
-      if (tiling.batches > 1) {  // this chunk of u_N is complete now: read the rows again
-        __syncthreads();
+      // The chunk of u_N is complete since the last tile's barrier: read the rows again.
+      if (tiling.batches > 1) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) dots[r] = 0;
         for (int64_t first = begin; first < end; first += tiling.columns) {
@@ -279,9 +282,8 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
     if (threadIdx.x == 0) partial[n * tiling.chunks + c] = square;
   }
 
-  if (table == nullptr) return;
-  __syncthreads();
-  flush(counters, first_digits, table);
+  // Every count is in front of block_sum's barriers.
+  if (table) flush(counters, first_digits, table);
 }
 
 __global__ void __launch_bounds__(threads)
@@ -365,13 +367,14 @@ cudaError_t sum(const Rows& updates, const Values& weights, const Values* given_
   const NormChunks norm_chunks(updates.d);
   const Tiling tiling = cuda::tiling(n, updates.d, updates.dtype);
   int64_t* table;
-  double *partial, *norm_partial;
+  double* partial;
   Row* row_table;
   Scratch scratch;
   scratch.reserve(&table, table_size(updates));
-  scratch.reserve(&norm_partial, given_norms ? 0 : n * norm_chunks.count);
   scratch.reserve(&row_table, tiling.row_count());
-  scratch.reserve(&partial, (n + 1) * tiling.chunks);
+  // Of the norms, then of the aggregation.
+  scratch.reserve(&partial,
+                  std::max(given_norms ? 0 : n * norm_chunks.count, (n + 1) * tiling.chunks));
   if (norms == nullptr) scratch.reserve(&norms, n);
   CGSV_TRY(scratch.allocate(stream));
 
@@ -381,9 +384,9 @@ cudaError_t sum(const Rows& updates, const Values& weights, const Values* given_
   if (given_norms) {
     weighing.given_norms = *given_norms;
   } else {
-    weighing.partial = norm_partial;
+    weighing.partial = partial;
     weighing.partial_count = norm_chunks.count;
-    CGSV_TRY(sum_squares(rows, updates.dtype, norm_partial, stream));
+    CGSV_TRY(sum_squares(rows, updates.dtype, partial, stream));
   }
   weighing.weights = weights;
   weighing.gamma = gamma;

@@ -1,7 +1,7 @@
 // Products of rows with an aggregate that is there already.
 //
 // Reads N·D elements, and of the aggregate D a row, all but the first from the cache; writes
-// N · (2048 at most) partial sums.
+// N · (1920 at most) partial sums.
 #include "dots.cuh"
 
 #include "norms.cuh"

@@ -11,6 +11,8 @@ namespace {
 constexpr int threads = 256;
 // Blocks for each multiprocessor, before agents are left to one block.
 constexpr int64_t enough_blocks = 4;
+// Whose boundaries a block holds at once: a thread brings one.
+constexpr int64_t most_rows = limit(threads, 2);
 
 // Keys compare as signed numbers: a boundary may lie below all of them.
 template <class A>
@@ -118,7 +120,7 @@ struct Kept {
 template <class A, class T, class Store>
 __global__ void __launch_bounds__(threads, 2) download_kernel(Downloading<A> s, Store store) {
   constexpr int columns = Pack<T>::columns;
-  __shared__ Kept<A> rows[threads];
+  __shared__ Kept<A> rows[most_rows];
   const int64_t d = s.rows.d, block_first = int64_t(blockIdx.x) * threads * columns;
   const int64_t first = block_first + int64_t(threadIdx.x) * columns;
   A u[2 * columns];
@@ -137,8 +139,8 @@ __global__ void __launch_bounds__(threads, 2) download_kernel(Downloading<A> s, 
   const bool one_segment = s.segments.end(segment) >= min(d, block_first + (threads + 1) * columns);
 
   const int64_t begin = blockIdx.y * s.rows_each, end = min(s.rows.n, begin + s.rows_each);
-  for (int64_t from = begin; from < end; from += threads) {
-    const int count = int(min(end - from, int64_t(threads)));
+  for (int64_t from = begin; from < end; from += most_rows) {
+    const int count = int(min(end - from, most_rows));
     __syncthreads();
     if (int(threadIdx.x) < count) {
       const int64_t i = from + threadIdx.x;

@@ -1,8 +1,10 @@
 // The Gram matrix of the unit updates: all there is to know of their coalitions' cosines.
 //
-// Reads N·D elements once for every 8 agents there are, all but the first time soon after each other.
-// A thread holds 16 bytes of 8 rows, and of 4 more, and sums all their products in float64: some 4 of
-// them for an element, which up to some 16 agents takes no longer than the reading.
+// Reads N·D elements 1 + 1.5 (G − 1) times, with G = N / 8 groups of agents: each group by itself, and with
+// every 4 rows of those before it, 12 at a time and soon after each other. Writes N² / 2 partial sums for
+// each chunk of columns, of which there are 4096 / G² at most, and reads them once. A thread holds 16 bytes
+// of 8 rows, and of 4 more, and sums all their products in float64: some 4 of them for an element, which up
+// to some 16 agents takes no longer than the reading.
 #include "rows.cuh"
 #include "sums.cuh"
 

@@ -5,7 +5,8 @@
 //   count    entries under those, in a block's shared memory as far as it goes, past it in the result
 //   copy     their counts to the others that are equal
 //
-// Reads D elements of the aggregate, once for every most_prefixes prefixes. Only counts are added
+// Reads D elements of the aggregate, once for every most_prefixes prefixes; writes N·S·2^bits counts of 8
+// bytes, adds to those that a block has found, and copies those of equal prefixes. Only counts are added
 // across threads, so nothing depends on order.
 #include "histogram.cuh"
 #include "rows.cuh"

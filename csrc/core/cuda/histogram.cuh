@@ -50,7 +50,8 @@ __device__ inline void clear(unsigned* counters, int size) {
   for (int b = int(threadIdx.x); b < size; b += int(blockDim.x)) counters[b] = 0;
 }
 
-// Adds a block's counters to the grid's table.
+// Adds a block's counters to the grid's table. Each is the same thread's as in `clear`, which may follow
+// without a barrier.
 __device__ inline void flush(const unsigned* counters, int size, Count* table) {
   for (int b = int(threadIdx.x); b < size; b += int(blockDim.x)) {
     if (counters[b] != 0) atomicAdd(table + b, Count(counters[b]));

@@ -1,4 +1,6 @@
 // Step 4: the normalised moving average of the cosines, equation (4).
+//
+// Reads N importances and N cosines, writes N float64 and reads and writes them once more: one block.
 #include "importance.cuh"
 
 namespace cgsv::cuda {

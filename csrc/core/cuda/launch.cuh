@@ -57,6 +57,7 @@ struct Shape {
 template <class... P, class... A>
 cudaError_t launch(const Stream& stream, const Shape& shape, void (*kernel)(P...),
                    const A&... arguments) {
+  if (shape.blocks > INT32_MAX || shape.rows > UINT16_MAX) return cudaErrorInvalidConfiguration;
   CGSV_TRY(allow_shared(kernel, shape.shared));
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeCooperative;
@@ -99,6 +100,7 @@ class Scratch {
                          }};
     size_ += round_up(count * int64_t(sizeof(T)), 256);
   }
+  int64_t size() const { return size_; }
   cudaError_t allocate(const Stream& stream) {
     if (size_ == 0) return cudaSuccess;
     auto* base = static_cast<std::byte*>(stream.allocate(size_, stream.context));
@@ -116,6 +118,28 @@ class Scratch {
   Piece pieces_[24];
   int count_ = 0;
   int64_t size_ = 0;
+};
+
+// The same stream, on which a call that allocates once finds its scratch in memory that the work enqueued so
+// far is done with, if it fits there.
+class Lent {
+ public:
+  Lent(void* memory, int64_t bytes, const Stream& stream)
+      : memory_(memory), bytes_(bytes), lender_(stream) {}
+  Stream stream() const {
+    return {lender_.handle,
+            [](int64_t bytes, void* context) -> void* {
+              const auto& lent = *static_cast<const Lent*>(context);
+              if (bytes <= lent.bytes_) return lent.memory_;
+              return lent.lender_.allocate(bytes, lent.lender_.context);
+            },
+            const_cast<Lent*>(this)};
+  }
+
+ private:
+  void* memory_;
+  int64_t bytes_;
+  Stream lender_;
 };
 
 // A table on its way to the device, by value in a kernel's arguments: unlike a copy from pageable

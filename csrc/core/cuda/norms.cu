@@ -1,6 +1,6 @@
 // Step 1: the length of every update.
 //
-// Reads N·D elements, writes N · (2048 at most) partial sums.
+// Reads N·D elements, writes N · (1920 at most) partial sums.
 #include "norms.cuh"
 
 namespace cgsv::cuda {

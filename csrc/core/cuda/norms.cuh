@@ -7,13 +7,13 @@
 namespace cgsv::cuda {
 
 // Rows are cut into chunks of columns, fixed by d alone: a row has the same norm in any matrix, and as it
-// is packed. A block takes a chunk, so one long row has up to 2048 blocks, more than a GPU of 132
-// multiprocessors holds at once. Many rows have many more; none of them has less than 16 columns a
-// thread to pay for its start, but in rows that are shorter.
+// is packed. A block takes a chunk, so one long row has up to 1920 blocks, more than a GPU of 132
+// multiprocessors holds at once. Many rows have many more, their sums being 63 MB for 4096; none of them
+// has less than 16 columns a thread to pay for its start, but in rows that are shorter.
 struct NormChunks {
   int64_t columns, count;
   explicit NormChunks(int64_t d) {
-    constexpr int64_t most = limit(2048, 2), least = 4096;
+    constexpr int64_t most = limit(1920, 2), least = 4096;
     columns = std::max(least, round_up(ceil_div(d, most), least));
     count = std::max<int64_t>(1, ceil_div(d, columns));
   }

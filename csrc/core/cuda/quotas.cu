@@ -1,4 +1,6 @@
 // Step 5: how many entries each agent keeps, equation (5).
+//
+// Reads N importances twice and S boundaries of segments for every agent, writes N·S int64: one block.
 #include "quotas.cuh"
 
 namespace cgsv::cuda {

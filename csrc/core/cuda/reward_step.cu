@@ -38,12 +38,13 @@ __global__ void __launch_bounds__(threads) reward_kernel(Reward r) {
     r.cosines[i] = cosine;
     __threadfence();
     last = atomicAdd(r.ticket, 1u) == gridDim.x - 1;
+    // In front of the barrier: what it orders behind the others' fences it orders for all threads.
+    __threadfence();
   }
   __syncthreads();
   if (!last) return;
-  __threadfence();
   update_importance_in_block(r.n, r.importance, doubles(r.cosines));
-  __syncthreads();
+  // In front of its barrier a thread reads no importance but what it wrote itself.
   quotas_in_block(r.n, doubles(r.importance.result), r.segments, r.beta, r.quotas);
 }
 
@@ -61,15 +62,21 @@ cudaError_t reward_step(const RewardStep& step, const Stream& stream) {
   const Tiling tiling = cuda::tiling(n, d, updates.dtype);
 
   int64_t *row_pointers, *starts;
-  double *norm_partial, *partial;
+  double* partial;
   Row* rows;
   Count* table;
   unsigned* ticket;
   Scratch scratch;
   scratch.reserve(&row_pointers, table_size(updates));
   scratch.reserve(&starts, table_size(segments));
-  scratch.reserve(&norm_partial, step.given_norms ? 0 : n * norm_chunks.count);
-  scratch.reserve(&partial, (n + 1) * tiling.chunks);
+  // The sums of the norms, then those of the aggregation, then what the selection needs: each is done with
+  // when the next one begins.
+  const Aggregate u = {step.aggregate, d, dtype};
+  int64_t selecting;
+  CGSV_TRY(select_scratch(u, n, segments.count, counts, &selecting));
+  const int64_t sums = std::max({step.given_norms ? 0 : n * norm_chunks.count,
+                                 (n + 1) * tiling.chunks, ceil_div(selecting, sizeof(double))});
+  scratch.reserve(&partial, sums);
   scratch.reserve(&rows, tiling.row_count());
   scratch.reserve(&table, counts ? first_digits : 0);
   scratch.reserve(&ticket, 1);
@@ -85,9 +92,9 @@ cudaError_t reward_step(const RewardStep& step, const Stream& stream) {
   if (step.given_norms) {
     weighing.given_norms = *step.given_norms;
   } else {
-    weighing.partial = norm_partial;
+    weighing.partial = partial;
     weighing.partial_count = norm_chunks.count;
-    CGSV_TRY(sum_squares(view_of_updates, updates.dtype, norm_partial, stream));
+    CGSV_TRY(sum_squares(view_of_updates, updates.dtype, partial, stream));
   }
   weighing.weights = step.weights ? *step.weights : step.importance;
   weighing.first_round = step.weights == nullptr;
@@ -108,8 +115,8 @@ cudaError_t reward_step(const RewardStep& step, const Stream& stream) {
                          importance, parts,   step.beta,     step.quotas, ticket};
   CGSV_TRY(launch(stream, {n, threads}, reward_kernel, reward));
 
-  const Aggregate u = {step.aggregate, d, dtype};
-  CGSV_TRY(select(u, n, step.quotas, parts, table, step.magnitude, step.last_index, stream));
+  const Lent lent(partial, sums * int64_t(sizeof(double)), stream);
+  CGSV_TRY(select(u, n, step.quotas, parts, table, step.magnitude, step.last_index, lent.stream()));
   if (step.rewards.n == 0) return cudaSuccess;
   return download(u, {step.magnitude, step.last_index}, parts, step.rewards, stream);
 }

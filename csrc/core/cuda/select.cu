@@ -14,7 +14,10 @@
 //
 // Reads D elements of the aggregate for every digit but the one that came with the aggregation: twice
 // in float32 up to 16 agents (9 bits at a time), more often for more agents, whose digits are shorter
-// since they share the counters. Only counts are added across threads, so nothing depends on order.
+// since they share the counters. The ties take up to N·S / blocks times D more, mostly from the cache: for
+// every target the columns that one block has of its segment. A block adds its counters, 32 KB at most, to
+// the grid's table for every digit, and keeps those of the last one. Only counts are added across threads,
+// so nothing depends on order.
 #include "select.cuh"
 
 #include <cooperative_groups.h>
@@ -184,7 +187,6 @@ __device__ void count_first_digit(const Selecting<A>& s) {
     });
     __syncthreads();
     flush(shared.counters, size, s.table(0, l));
-    __syncthreads();
   });
 }
 
@@ -250,7 +252,6 @@ __device__ void count_digit(const Selecting<A>& s, int level) {
       unsigned* piece = s.piece(blockIdx.x, l);
       for (int b = int(threadIdx.x); b < size; b += threads) piece[b] = shared.counters[b];
     }
-    __syncthreads();
   });
 }
 
@@ -531,37 +532,65 @@ Digits digits_for(int64_t n, int64_t segments, int key_bits) {
   return digits;
 }
 
-// For up to most_agents agents; `stride` segments apart.
+// Cuts the work of a launch, for up to most_agents agents.
 template <class A>
-cudaError_t run(Selecting<A> s, Count* table, const Stream& stream) {
-  const int64_t segments = s.segments.count, targets = s.n * segments;
-  s.digits = digits_for(s.n, segments, KeyOf<A>::bits);
-  const int64_t shared = Shared::bytes(s.digits, s.n);
-  int64_t blocks;
-  CGSV_TRY(resident_blocks(select_kernel<A>, threads, shared, &blocks));
-  blocks = std::min(blocks, std::max(ceil_div(s.d, least_columns), ceil_div(targets, warps)));
-  s.share = std::max<int64_t>(1, ceil_div(s.d, blocks * 4)) * 4;
+cudaError_t divide(Selecting<A>& s, int64_t* shared, int64_t* blocks) {
+  const int64_t targets = s.n * s.segments.count;
+  s.digits = digits_for(s.n, s.segments.count, KeyOf<A>::bits);
+  *shared = Shared::bytes(s.digits, s.n);
+  CGSV_TRY(resident_blocks(select_kernel<A>, threads, *shared, blocks));
+  *blocks = std::min(*blocks, std::max(ceil_div(s.d, least_columns), ceil_div(targets, warps)));
+  s.share = std::max<int64_t>(1, ceil_div(s.d, *blocks * 4)) * 4;
   s.slice =
       std::max(slice_columns, round_up(ceil_div(s.share * targets, most_slices), slice_columns));
   s.slices = ceil_div(s.share, s.slice);
+  return cudaSuccess;
+}
 
+template <class A>
+void reserve(Selecting<A>& s, int64_t blocks, Scratch& scratch) {
+  const int64_t segments = s.segments.count, targets = s.n * segments;
   const int64_t counters = int64_t(1) << s.digits.table_bits;
-  Scratch scratch;
   scratch.reserve(&s.tables[1], segments * counters);
-  if (table == nullptr) scratch.reserve(&s.tables[0], segments * counters);
+  if (!s.counted) scratch.reserve(&s.tables[0], segments * counters);
   scratch.reserve(&s.pieces, (blocks + segments) * counters);
   scratch.reserve(&s.targets[0], targets);
   scratch.reserve(&s.targets[1], targets);
   scratch.reserve(&s.slice_counts, targets * s.slices);
+}
+
+template <class A>
+cudaError_t run(Selecting<A> s, Count* table, const Stream& stream) {
+  int64_t shared, blocks;
+  s.counted = table != nullptr;
+  CGSV_TRY(divide(s, &shared, &blocks));
+  Scratch scratch;
+  reserve(s, blocks, scratch);
   CGSV_TRY(scratch.allocate(stream));
   if (table) s.tables[0] = table;
-  s.counted = table != nullptr;
   return launch(stream, {blocks, threads, shared, 1, true}, select_kernel<A>, s);
 }
 
 }  // namespace
 
 bool selects_at_once(int64_t n) { return n <= most_agents; }
+
+cudaError_t select_scratch(const Aggregate& aggregate, int64_t n, int64_t segments, bool counted,
+                           int64_t* bytes) {
+  return with_aggregate_type(aggregate.dtype, [&](auto type) {
+    Selecting<typename decltype(type)::type> s = {};
+    s.d = aggregate.d;
+    s.segments.count = segments;
+    s.n = std::min(n, most_agents);
+    s.counted = counted;
+    int64_t shared, blocks;
+    CGSV_TRY(divide(s, &shared, &blocks));
+    Scratch scratch;
+    reserve(s, blocks, scratch);
+    *bytes = scratch.size();
+    return cudaSuccess;
+  });
+}
 
 cudaError_t select(const Aggregate& aggregate, int64_t n, const int64_t* quotas,
                    const Parts& segments, Count* table, void* magnitude, int64_t* last_index,

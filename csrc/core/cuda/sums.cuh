@@ -31,13 +31,13 @@ __device__ inline double block_sum(double x) {
   return warp_sum(lane < warps ? sums[lane] : 0);
 }
 
+// The same for the largest, once in a kernel: a second call might overwrite what the first one still reads.
 __device__ inline double block_max(double x) {
   __shared__ double largest[most_warps];
   const int warp = int(threadIdx.x) / warp_size, lane = int(threadIdx.x) % warp_size;
   for (int lanes = warp_size / 2; lanes > 0; lanes /= 2) {
     x = fmax(x, __shfl_xor_sync(all_lanes, x, lanes));
   }
-  __syncthreads();
   if (lane == 0) largest[warp] = x;
   __syncthreads();
   const int warps = int(blockDim.x) / warp_size;

@@ -15,17 +15,25 @@
 // shared memory over 48 KB without cudaFuncSetAttribute, a cooperative grid that does not fit. Not
 // looked at are __launch_bounds__ and what static shared memory adds to the dynamic.
 //
-// What a kernel must obey, beyond CUDA's own rules:
+// What a kernel file must obey, beyond CUDA's own rules, to be read and judged here and to mean the same on
+// every GPU:
+//   - it includes the headers of CUDA, of the project and of the standard library, no CUB and no Thrust;
+//   - inline PTX and code of one architecture stand in small helpers with a portable #else;
+//   - masks are explicit: all lanes, or those that a ballot named, never __activemask(); they name only
+//     lanes that exist and have not left;
+//   - one barrier or collective a source line: the line is its identity, and all who meet there
+//     must come from the same one; a barrier is spelled `__syncthreads();`, alone in its line, for
+//     barriers.py to find;
+//   - nothing waits for another thread by reading memory in a loop; blocks meet by grid sync or by
+//     the last one's taking over, which fences on both sides of its atomic;
+//   - between two barriers a word of shared memory is written by one thread, or by atomics alone;
+//   - where bits matter, the roundings are explicit: fma, __dadd_rn, __dmul_rn, never an expression that a
+//     compiler may contract or not;
 //   - dynamic shared memory is declared `extern __shared__ __align__(16) unsigned char
 //     dynamic_shared[];` in namespace cgsv::cuda, not in an unnamed one; SIMT_SHARED_NAMESPACE and
 //     SIMT_SHARED_NAME, defined for shared.cpp, change that;
 //   - its sources keep no thread_local of their own;
 //   - launches name the kernel itself, never its address as a const void*;
-//   - one barrier or collective a source line: the line is its identity, and all who meet there
-//     must come from the same one; masks are explicit and name only lanes that exist and have not
-//     left;
-//   - nothing waits for another thread by reading memory in a loop; blocks meet by grid sync or by
-//     the last one's taking over;
 //   - a thread needs less than 60 KB of stack, its parameters included.
 #pragma once
 
