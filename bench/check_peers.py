@@ -19,7 +19,14 @@ ADDS = [peers.masked_add, peers.hardshrink_add, peers.where_add]
 
 @pytest.mark.parametrize(
     "peer",
-    [peers.one_sort, peers.one_sort_broadcast, peers.one_sort_fused, peers.one_partition, peers.one_argsort, peers.paper_loop],
+    [
+        peers.one_sort,
+        peers.one_sort_broadcast,
+        peers.one_sort_fused,
+        peers.one_partition,
+        peers.one_argsort,
+        peers.paper_loop,
+    ],
 )
 def check_round(peer: Callable[..., Tensor]) -> None:
     """But for the few entries at a boundary that float32 cosines move."""

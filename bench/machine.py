@@ -58,6 +58,7 @@ def describe() -> dict[str, object]:
         "commit": _commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "OMP_PROC_BIND": os.environ.get("OMP_PROC_BIND"),
+        "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE"),
     }
 
 

@@ -1,6 +1,7 @@
 """The same results in plain PyTorch, from the paper's letter to the best that its operators allow.
 
-All but those by ranks and by topk select by magnitude alone: equal magnitudes at a boundary are kept or dropped together.
+All but those by ranks and by topk select by magnitude alone: equal magnitudes at a boundary are kept or
+dropped together.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def explain(error: Exception) -> str:
 
 def _load() -> tuple[ModuleType | None, Exception | None]:
     try:
-        # Before the library, which finds libtorch among what is already loaded, and needs numpy where torch does not.
+        # The library finds libtorch among what is already loaded. The package needs numpy, torch does not.
         import numpy  # noqa: F401
         import torch
 

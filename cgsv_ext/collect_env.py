@@ -16,11 +16,23 @@ from pathlib import Path
 
 from . import _load
 
-PACKAGES = (
-    "cgsv_ext numpy safetensors pybind11 ninja scikit-learn scipy matplotlib pillow rich jinja2 tqdm flwr"
-).split()
+PACKAGES = [
+    "cgsv_ext",
+    "numpy",
+    "safetensors",
+    "pybind11",
+    "ninja",
+    "scikit-learn",
+    "scipy",
+    "matplotlib",
+    "pillow",
+    "rich",
+    "jinja2",
+    "tqdm",
+    "flwr",
+]
 VARIABLES = re.compile(
-    r"(CGSV|TORCH|PYTORCH|ATEN|CUDA|NVIDIA|OMP|GOMP|KMP|MKL)_.*|LD_PRELOAD|LD_LIBRARY_PATH|PYTHONPATH"
+    r"(CGSV|TORCH|PYTORCH|ATEN|CUDA|NVIDIA|OMP|GOMP|KMP|MKL|THP|MALLOC)_.*|LD_PRELOAD|LD_LIBRARY_PATH|PYTHONPATH"
 )
 
 

@@ -3,8 +3,8 @@
 Every function has the name, the arguments and the result of its twin in :mod:`cgsv_ext` (but for ``out=`` of
 ``download``, and for ``group`` and ``dim``: it knows one process) and computes in float64 what the paper's
 equations say. Two have no twin of their name: ``rewards_by_topk`` is the download step as one would write it
-from equation (5), one ``topk`` per agent; ``shapley_exact`` is :func:`cgsv_ext.shapley.exact`, one coalition at
-a time.
+from equation (5), one ``topk`` per agent; ``shapley_exact`` is :func:`cgsv_ext.shapley.exact`, one coalition
+at a time.
 """
 
 from __future__ import annotations

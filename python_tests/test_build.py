@@ -100,7 +100,9 @@ def test_collect_env_prints_when_the_library_does_not_load(broken: Path) -> None
     assert "pip install --no-build-isolation" in report.stdout
 
 
-@pytest.mark.parametrize(("missing", "mend"), [("torch", 'install "torch>=2.10"'), ("numpy", "install numpy")])
+@pytest.mark.parametrize(
+    ("missing", "mend"), [("torch", 'install "torch>=2.10"'), ("numpy", "install numpy")]
+)
 def test_collect_env_prints_without(missing: str, mend: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from cgsv_ext.collect_env import main; main()"
     report = run("-c", code, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The GPU against the CPU: equal where the arithmetic is exact, within the promised bounds where it is not."""
+"""The GPU against the CPU: equal where the arithmetic is exact, else within the promised bounds."""
 
 from __future__ import annotations
 

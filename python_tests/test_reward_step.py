@@ -300,7 +300,7 @@ def test_rows_that_are_2_to_the_31_elements_apart(device: torch.device, dtype: t
     try:
         memory = torch.empty(stride + d, dtype=dtype, device=device)
     except RuntimeError as error:
-        pytest.skip(f"{(stride + d) * dtype.itemsize / 2**30:.0f} GiB of addresses: {str(error):.60}")
+        pytest.skip(f"{(stride + d) * dtype.itemsize / 2**30:.0f} GiB of addresses: {error!s:.60}")
     apart = memory.as_strided((n, d), (stride, 1)).copy_(x)
     r = torch.tensor([0.4, 0.6], device=device)
     step = cgsv_ext.reward_step(apart, r)
