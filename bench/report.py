@@ -126,9 +126,7 @@ NOTES = """\
 Rows of one table were timed in turn, so that their ratios were taken under the same conditions. A floor is
 the time torch's `copy_`, with all threads, takes for the bytes that the row has to move, each once. Ratios
 are those of minima, in parentheses those of medians; GB/s are of the minima. What fits a cache is copied
-within that cache. Torch's large tensors, of updates, rewards and copies, lie on pages of 2 MiB where the
-system allows it (THP_MEM_ALLOC_ENABLE=1), and glibc keeps freed memory, so no fresh pages are timed. "Met"
-takes minima and medians."""
+within that cache. glibc keeps freed memory, so no fresh pages are timed. "Met" takes minima and medians."""
 
 
 FOR_README = """\

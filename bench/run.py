@@ -36,10 +36,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     keep_freed_memory()
-    # Read when torch is loaded. A thread that moves to another core leaves its cache behind. How fast
-    # memory of 4 KiB pages is depends on where they happen to lie: a copy ran at 11 GB/s, the next at 22.
+    # A thread that moves to another core leaves its cache behind. Read when torch is loaded.
     os.environ.setdefault("OMP_PROC_BIND", "true")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import machine
     import pytest
     import report
