@@ -74,7 +74,7 @@ def explain(error: Exception) -> str:
 def _load() -> tuple[ModuleType | None, Exception | None]:
     try:
         # The library finds libtorch among what is already loaded. The package needs numpy, torch does not.
-        import numpy  # noqa: F401
+        import numpy  # noqa: F401  (only to know whether it is there)
         import torch
 
         if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):

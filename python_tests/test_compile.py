@@ -140,6 +140,13 @@ def whole_api(x: Any, r: Tensor, segments: list[int] | None) -> tuple[Any, ...]:
     )
 
 
+@pytest.mark.parametrize("op", ["norms", "gram", "reward_step"])
+def test_meta_updates_of_another_rank_are_refused_in_the_ops_own_words(op: str) -> None:
+    x = torch.empty(5, device="meta")
+    with pytest.raises(ValueError, match=rf"{op}\(\): expected updates of shape \(N, D\).* got \(5,\)"):
+        getattr(cgsv_ext, op)(x, *[x] * (op == "reward_step"))
+
+
 @dtypes
 @pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("segments", [None, [30, 0, 10]], ids=["whole", "segments"])

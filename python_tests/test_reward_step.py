@@ -299,7 +299,7 @@ def test_rows_that_are_2_to_the_31_elements_apart(device: torch.device, dtype: t
     x = oracle.updates_of("normal", n, d, dtype, 0).to(device)
     try:
         memory = torch.empty(stride + d, dtype=dtype, device=device)
-    except RuntimeError as error:
+    except RuntimeError as error:  # where the system grants no more addresses than it has memory
         pytest.skip(f"{(stride + d) * dtype.itemsize / 2**30:.0f} GiB of addresses: {error!s:.60}")
     apart = memory.as_strided((n, d), (stride, 1)).copy_(x)
     r = torch.tensor([0.4, 0.6], device=device)
