@@ -45,9 +45,7 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
   const int64_t stride = n + cache_line / int64_t(sizeof(void*));
   std::vector<const void*> rows_of(slots * stride);
 
-  for_each(threads, slots, chunks.count, [&](int64_t task, int slot) {
-    // Backwards: the chunks the norms were taken of last are the ones still in cache.
-    const int64_t c = chunks.count - 1 - task;
+  const auto chunk = [&](int64_t c, int slot) {
     const void** const x = &rows_of[slot * stride];
     double* const sums = products.start(slot);
     for (int64_t j = chunks.begin(c); j < chunks.end(c); j += tile) {
@@ -60,7 +58,9 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
       if (histogram) histogram->add(aggregate + j, count, slot);
     }
     products.finish(c, slot);
-  });
+  };
+  // Backwards: the chunks the norms were taken of last are the ones still in cache.
+  for_each(threads, slots, chunks.count, chunk, Order::backwards);
 
   std::fill_n(dots, updates.n, 0);
   for (int64_t k = 0; k < n; ++k) dots[agents[k]] = products.total(k);

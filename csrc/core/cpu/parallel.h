@@ -1,9 +1,10 @@
-// How work is cut up: into chunks of columns fixed by (N, D) alone and handed to whichever thread is
-// free, so that results indexed by chunk do not depend on the threads.
+// How work is cut up: into chunks of columns fixed by (N, D) alone, of which every thread takes its share and
+// then those of others, so that results indexed by chunk do not depend on the threads.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "../cgsv.h"
 #include "kernels.h"
@@ -37,19 +38,41 @@ inline int slots_for(const Threads& threads, int64_t tasks, int64_t elements) {
       std::max<int64_t>(1, std::min({int64_t(threads.count), tasks, elements / worth_a_thread})));
 }
 
-// f(task, slot) once for each task; two tasks run at once only in different slots.
+enum class Order { forwards, backwards };
+
+// f(task, slot) once for each task; two tasks run at once only in different slots. Each slot begins with a share
+// of consecutive tasks, the same in every loop over as many, so that a thread finds the columns it had last time
+// in its own cache; then it helps the others. Shares are walked in the given order.
 template <class F>
-void for_each(const Threads& threads, int slots, int64_t tasks, const F& f) {
+void for_each(const Threads& threads, int slots, int64_t tasks, const F& f,
+              Order order = Order::forwards) {
+  struct alignas(cache_line) Share {
+    int64_t begin, end;
+    std::atomic<int64_t> taken;
+  };
+  std::vector<Share> shares(slots);
+  for (int s = 0; s < slots; ++s) {
+    shares[s].begin = tasks * s / slots;
+    shares[s].end = tasks * (s + 1) / slots;
+  }
   struct Work {
     const F& f;
-    int64_t tasks;
-    std::atomic<int64_t> next;
-  } work{f, tasks, {0}};
+    Order order;
+    std::vector<Share>& shares;
+  } work{f, order, shares};
   const auto body = [](int64_t begin, int64_t end, void* context) {
     Work& w = *static_cast<Work*>(context);
+    const int64_t slots = int64_t(w.shares.size());
     for (int64_t slot = begin; slot < end; ++slot) {
-      for (int64_t task; (task = w.next.fetch_add(1, std::memory_order_relaxed)) < w.tasks;) {
-        w.f(task, int(slot));
+      for (int64_t k = 0; k < slots; ++k) {
+        Share& share = w.shares[(slot + k) % slots];
+        const int64_t size = share.end - share.begin;
+        // Looked at before it is counted up: a line that nobody writes to any more is read at no one's cost.
+        while (share.taken.load(std::memory_order_relaxed) < size) {
+          const int64_t t = share.taken.fetch_add(1, std::memory_order_relaxed);
+          if (t >= size) break;
+          w.f(w.order == Order::forwards ? share.begin + t : share.end - 1 - t, int(slot));
+        }
       }
     }
   };
