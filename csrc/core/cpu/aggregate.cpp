@@ -20,6 +20,7 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
   const UpdateKernels& kernel = kernels().updates[int(updates.dtype)];
   const UpdateKernels& on_u = kernels().updates[int(aggregate_dtype(updates.dtype))];
   const int64_t bytes = size_of(updates.dtype);
+  const bool far = is_far(updates.n * updates.d * bytes);
 
   // Only agents that take part are read: a NaN times a weight of 0 would still be a NaN.
   std::vector<int64_t> agents;
@@ -50,12 +51,14 @@ void aggregate_into(const Rows& updates, const double* norms, const double* weig
     double* const sums = products.start(slot);
     for (int64_t j = chunks.begin(c); j < chunks.end(c); j += tile) {
       const int64_t count = std::min(tile, chunks.end(c) - j);
+      const int64_t next =
+          j + tile < chunks.end(c) ? j + tile : chunks.begin(std::max<int64_t>(c - 1, 0));
       const void* const u = aggregate + j;
       for (int64_t k = 0; k < n; ++k) x[k] = updates.row(agents[k]) + j * bytes;
-      kernel.weighted_sum(x, coefficients.data(), n, count, aggregate + j);
-      add_dots(x, n, u, count, sums);
-      add_square(&u, 1, u, count, sums + n * dot_sums);
-      if (histogram) histogram->add(aggregate + j, count, slot);
+      kernel.weighted_sum(x, coefficients.data(), n, count, aggregate + j, far, (next - j) * bytes);
+      add_dots(x, n, u, count, sums, far);
+      add_square(&u, 1, u, count, sums + n * dot_sums, false);
+      if (histogram) histogram->add(aggregate + j, count, slot, false);
     }
     products.finish(c, slot);
   };

@@ -13,6 +13,7 @@ void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots,
   const Chunks chunks(updates.d);
   const UpdateKernels& kernel = kernels().updates[int(updates.dtype)];
   const int64_t n = updates.n, bytes = size_of(updates.dtype);
+  const bool far = is_far(n * updates.d * bytes);
   const std::byte* const u = static_cast<const std::byte*>(aggregate.data);
   const int64_t tile = tile_bytes / bytes;
   const int slots = slots_for(threads, chunks.count, n * updates.d);
@@ -26,7 +27,8 @@ void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots,
         const void* x[most_rows];
         const int64_t rows = std::min(most_rows, n - i);
         for (int64_t k = 0; k < rows; ++k) x[k] = updates.row(i + k) + j * bytes;
-        kernel.wide_dots(x, rows, u + j * size_of(aggregate.dtype), count, lanes + i * dot_sums);
+        kernel.wide_dots(x, rows, u + j * size_of(aggregate.dtype), count, lanes + i * dot_sums,
+                         far);
       }
     }
     sums.finish(c, slot);

@@ -8,9 +8,6 @@ namespace {
 
 // Columns written row by row while their part of the aggregate is in the L1 cache.
 constexpr int64_t tile_columns = 4096;
-// Rows of this size in all do not stay in any cache: stores that leave the caches alone save the
-// read of the destination.
-constexpr int64_t streamed_bytes = 8 << 20;
 
 // f(slot, first column, last column, rows) over tiles of columns, in parallel, where rows(g) calls
 // g(row, first column, count, threshold) for every row's part, which begins on a cache line except at the
@@ -74,7 +71,8 @@ void download_as(const Aggregate& aggregate, const Selection& selection, const S
   const auto keep = kernels().on<A>().keep[int(rewards.dtype)];
   const auto round_to = kernels().on<A>().round_to[int(rewards.dtype)];
   const int64_t bytes = size_of(rewards.dtype);
-  const bool streamed = rewards.n * rewards.d * bytes > streamed_bytes;
+  // Of rows that no cache keeps, stores that leave the caches alone save the read.
+  const bool streamed = is_far(rewards.n * rewards.d * bytes);
   // Rounded once for all agents, where there is anything to round.
   const bool rounds = rewards.dtype != aggregate.dtype;
   const int64_t tile_bytes = tile_columns * bytes + 2 * cache_line;
@@ -99,10 +97,11 @@ void add_as(const Aggregate& aggregate, const Selection& selection, const Segmen
   const A* u = static_cast<const A*>(aggregate.data);
   const auto add_kept = kernels().on<A>().add_kept[int(parameters.dtype)];
   const int64_t bytes = size_of(parameters.dtype);
+  const bool far = is_far(parameters.n * parameters.d * bytes);
   for_each_tile<A>(aggregate.d, selection, segments, parameters, threads,
                    [&](int, int64_t, int64_t, const auto& rows) {
                      rows([&](int64_t i, int64_t j, int64_t count, int64_t threshold) {
-                       add_kept(u + j, count, threshold, scale, parameters.row(i) + j * bytes);
+                       add_kept(u + j, count, threshold, scale, parameters.row(i) + j * bytes, far);
                      });
                    });
 }

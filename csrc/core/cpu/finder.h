@@ -26,11 +26,12 @@ void for_each_block(const A* u, const Chunks& chunks, const Threads& threads, in
 }
 
 // For different prefixes, what is left of keys without their lowest `shift` bits, in descending order;
-// more than max_prefixes of them hold at least the first digit.
+// more than max_prefixes of them hold at least the first digit. The entries are far or not (kernels.h).
 template <class A>
 class Finder {
  public:
-  Finder(std::vector<Key<A>> prefixes, int shift) : shift_(shift), prefixes_(std::move(prefixes)) {
+  Finder(std::vector<Key<A>> prefixes, int shift, bool far)
+      : shift_(shift), far_(far), prefixes_(std::move(prefixes)) {
     if (few()) return;
     // Many: a table over the first digit says which is the first that can hold an entry.
     first_.assign(first_digit_bins, -1);
@@ -40,8 +41,8 @@ class Finder {
   // Local indices of the entries of a block that may be under a prefix.
   int64_t hits(const A* u, int64_t count, uint32_t* out) const {
     if (few()) {
-      return kernels().on<A>().match(u, count, shift_, prefixes_.data(), int(prefixes_.size()),
-                                     out);
+      return kernels().on<A>().match(u, count, shift_, prefixes_.data(), int(prefixes_.size()), out,
+                                     far_);
     }
     int64_t found = 0;
     for (int64_t j = 0; j < count; ++j) {
@@ -71,6 +72,7 @@ class Finder {
   static size_t digit(Key<A> key) { return size_t(key >> (KeyOf<A>::bits - first_digit_bits)); }
 
   int shift_;
+  bool far_;
   std::vector<Key<A>> prefixes_;
   std::vector<int32_t> first_;
 };

@@ -45,9 +45,10 @@ class Counter {
   void first_digit(const A* u, int64_t d, int64_t* counts, const Threads& threads) const {
     const Chunks chunks(d);
     Histogram<A> histogram(slots_for(threads, chunks.count, d), d);
+    const bool far = is_far(d * int64_t(sizeof(A)));
     for_each_block(u, chunks, threads, histogram.slots(),
                    [&](const A* u, int64_t count, int64_t, int64_t, int slot) {
-                     histogram.add(u, count, slot);
+                     histogram.add(u, count, slot, far);
                    });
     histogram.merge();
     const int64_t last = histogram.bin(histogram.max());
@@ -73,7 +74,7 @@ class Counter {
 
   // Long ones, which few share.
   void find(const A* u, const Chunks& chunks, Tables& tables, const Threads& threads) const {
-    const Finder<A> finder(prefixes_, above());
+    const Finder<A> finder(prefixes_, above(), is_far(chunks.d * int64_t(sizeof(A))));
     for_each_block(u, chunks, threads, int(tables.size()),
                    [&](const A* u, int64_t count, int64_t, int64_t, int slot) {
                      int64_t* const table = tables[slot].data();

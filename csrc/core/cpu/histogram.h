@@ -22,12 +22,12 @@ class Histogram {
 
   int slots() const { return int(tables_.size()); }
 
-  void add(const A* u, int64_t count, int slot) {
+  void add(const A* u, int64_t count, int slot, bool far) {
     Table& t = tables_[slot];
     // By the thread that counts: in its cache, at the same time as the others.
     if (t.added == 0) std::fill_n(t.counts.get(), first_digit_bins, 0);
     if ((t.added += count) > spill_at) t.spill(count);
-    kernels().on<A>().histogram(u, count, t.counts.get(), &t.min, &t.max);
+    kernels().on<A>().histogram(u, count, t.counts.get(), &t.min, &t.max, far);
   }
 
   // Sums the tables; then count, min and max hold for all that was added.

@@ -47,19 +47,24 @@ struct Extent {
   Key<A> max = 0;
 };
 
+// `far`: what is read comes from memory rather than a cache, so that it pays to ask for it well before it is
+// needed. It changes no result.
+
 // Kernels that read updates of type T.
 struct UpdateKernels {
   // lanes[j % square_lanes] += x_j² in f64, j ascending.
-  void (*add_squares)(const void* x, int64_t count, double* lanes);
+  void (*add_squares)(const void* x, int64_t count, double* lanes, bool far);
   // u_j = Σ_i coefficients[i] · rows[i][j], added in the order of i in f64 and rounded once;
-  // count ≤ most_columns.
+  // count ≤ most_columns. If far, the columns `next` bytes on are wanted after these.
   void (*weighted_sum)(const void* const* rows, const double* coefficients, int64_t n,
-                       int64_t count, void* u);
+                       int64_t count, void* u, bool far, int64_t next);
   // Adds Σ_j rows[i][j] · u[j] to the dot_sums lanes of sums[i], in the aggregate's type within
   // dot_columns columns, ...
-  void (*dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* sums);
+  void (*dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* sums,
+               bool far);
   // ... and in f64 throughout.
-  void (*wide_dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* sums);
+  void (*wide_dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* sums,
+                    bool far);
   // sums[r][s][j % gram_lanes] += x[r][j] · x[s][j] for s ≤ r < n ≤ gram_rows, where sums[gram_rows] are
   // gram_rows × gram_lanes each, ...
   void (*own_products)(const void* const* x, int n, int64_t count, double* sums);
@@ -72,10 +77,10 @@ template <class A>
 struct AggregateKernels {
   // table[key >> (bits − 15)] += 1 for every element, and [min, max] grows to hold every key, where the
   // key of a NaN is all of its bits.
-  void (*histogram)(const A* u, int64_t count, uint32_t* table, Key<A>* min, Key<A>* max);
+  void (*histogram)(const A* u, int64_t count, uint32_t* table, Key<A>* min, Key<A>* max, bool far);
   // Local indices, ascending, of the elements whose key >> shift is one of n ≤ max_prefixes.
   int64_t (*match)(const A* u, int64_t count, int shift, const Key<A>* prefixes, int n,
-                   uint32_t* hits);
+                   uint32_t* hits, bool far);
   // Extends extents[k] by the elements whose key >> shift is prefixes[k], n ≤ max_prefixes.
   void (*extent)(const A* u, int64_t count, int shift, const Key<A>* prefixes, int n,
                  Extent<A>* extents);
@@ -86,7 +91,8 @@ struct AggregateKernels {
   void (*keep[4])(const A* u, const void* rounded, int64_t count, int64_t threshold, void* out,
                   bool streamed);
   // w_j += scale · u_j where key_j > threshold (signed); by the dtype of w.
-  void (*add_kept[4])(const A* u, int64_t count, int64_t threshold, double scale, void* w);
+  void (*add_kept[4])(const A* u, int64_t count, int64_t threshold, double scale, void* w,
+                      bool far);
 };
 
 struct Kernels {

@@ -32,13 +32,14 @@ void partial_norms(const Rows& updates, double* squares, const Threads& threads)
   const int64_t n = updates.n;
   const Chunks chunks = norm_chunks(updates.d);
   const int64_t bytes = size_of(updates.dtype);
+  const bool far = is_far(n * updates.d * bytes);
   std::vector<double> totals(chunks.count * n);
 
   const int64_t tasks = chunks.count * n;
   for_each(threads, slots_for(threads, tasks, n * updates.d), tasks, [&](int64_t task, int) {
     const int64_t c = task / n, i = task % n;
     Squares chunk(updates.dtype);
-    chunk.add(updates.row(i) + chunks.begin(c) * bytes, chunks.size(c));
+    chunk.add(updates.row(i) + chunks.begin(c) * bytes, chunks.size(c), far);
     totals[task] = chunk.total();
   });
   for (int64_t i = 0; i < n; ++i) squares[i] = sum_of(totals.data() + i, chunks.count, n);

@@ -14,11 +14,11 @@ class Squares {
  public:
   explicit Squares(DType dtype) : add_(kernels().updates[int(dtype)].add_squares) {}
   // The next elements; every piece but the last has a multiple of square_lanes.
-  void add(const void* x, int64_t count) { add_(x, count, lanes_); }
+  void add(const void* x, int64_t count, bool far = false) { add_(x, count, lanes_, far); }
   double total() const;
 
  private:
-  void (*add_)(const void* x, int64_t count, double* lanes);
+  void (*add_)(const void* x, int64_t count, double* lanes, bool far);
   double lanes_[square_lanes] = {};
 };
 

@@ -14,6 +14,9 @@ namespace cgsv::cpu {
 // Two threads that write to one line wait for each other.
 constexpr int64_t cache_line = 64;
 
+// Whether rows of this size in all are still in memory, and not in a cache, when a step comes to them.
+inline bool is_far(int64_t bytes) { return bytes > 8 << 20; }
+
 // The columns [begin(c), end(c)) of chunk c; at most 128 chunks, of whole groups of columns.
 struct Chunks {
   int64_t d;

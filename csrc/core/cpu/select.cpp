@@ -84,7 +84,12 @@ template <class A>
 class Selector {
  public:
   Selector(const A* u, int64_t d, const Threads& threads)
-      : u_(u), d_(d), chunks_(d), threads_(threads), slots_(slots_for(threads, chunks_.count, d)) {}
+      : u_(u),
+        d_(d),
+        far_(is_far(d * int64_t(sizeof(A)))),
+        chunks_(d),
+        threads_(threads),
+        slots_(slots_for(threads, chunks_.count, d)) {}
 
   // Places targets sorted by quota, all in [1, d].
   void place(std::vector<Target<A>>& targets, Histogram<A>* histogram) {
@@ -98,8 +103,9 @@ class Selector {
       bins = place_first_digit(targets, *histogram);
     } else {
       Histogram<A> own(slots_, d_);
-      for_each_block(
-          [&](const A* u, int64_t count, int64_t, int64_t, int slot) { own.add(u, count, slot); });
+      for_each_block([&](const A* u, int64_t count, int64_t, int64_t, int slot) {
+        own.add(u, count, slot, far_);
+      });
       bins = place_first_digit(targets, own);
     }
     for (pin(bins, targets); !bins.empty(); pin(bins, targets)) {
@@ -159,10 +165,10 @@ class Selector {
     cpu::for_each_block(u_, chunks_, threads_, slots_, f);
   }
 
-  static Finder<A> finder_of(const std::vector<Bin<A>>& bins, int shift) {
+  Finder<A> finder_of(const std::vector<Bin<A>>& bins, int shift) const {
     std::vector<Key<A>> prefixes;
     for (const Bin<A>& bin : bins) prefixes.push_back(bin.prefix);
-    return Finder<A>(std::move(prefixes), shift);
+    return Finder<A>(std::move(prefixes), shift, far_);
   }
 
   // ------------------------------------------------------------------------------------- gather
@@ -359,6 +365,7 @@ class Selector {
 
   const A* u_;
   int64_t d_;
+  bool far_;
   Chunks chunks_;
   const Threads& threads_;
   int slots_;

@@ -41,6 +41,16 @@ inline Vec<T, L> load(const T* p) {
   return v;
 }
 
+// Asks for the `count` elements that lie `ahead` bytes on from p, there or not, to be brought into the second-level
+// cache.
+template <int count, class T>
+inline void fetch(const T* p, int64_t ahead) {
+  const uintptr_t at = reinterpret_cast<uintptr_t>(p) + uintptr_t(ahead);
+  for (size_t line = 0; line < count * sizeof(T); line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(at + line), 0, 2);
+  }
+}
+
 template <class T, int L>
 inline void store(T* p, const Vec<T, L>& v) {
   __builtin_memcpy(p, &v, sizeof(v));
