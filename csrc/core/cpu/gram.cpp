@@ -48,6 +48,7 @@ struct Parcel {
 
 void gram(const Rows& updates, double* gram, const Threads& threads) {
   const int64_t n = updates.n, bytes = size_of(updates.dtype);
+  const bool far = is_far(n * updates.d * bytes);
   const Chunks chunks(updates.d, least_columns(n, updates.d));
   const int64_t parcels = ceil_div(n, parcel_rows), meetings = parcels * (parcels + 1) / 2;
   const int64_t tile = tile_columns(std::min(n, 2 * parcel_rows), bytes);
@@ -83,7 +84,7 @@ void gram(const Rows& updates, double* gram, const Threads& threads) {
       }
       for (int64_t g = 0; g < rows.groups(); ++g) {
         const auto* const group = x + g * gram_rows;
-        if (same) kernel.own_products(group, rows.size(g), count, block(g, g));
+        if (same) kernel.own_products(group, rows.size(g), count, block(g, g), far);
         for (int64_t h = 0; h < (same ? g : others.groups()); ++h) {
           kernel.products(y + h * gram_rows, group, rows.size(g), count, block(g, h));
         }
