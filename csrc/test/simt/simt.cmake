@@ -8,7 +8,7 @@
 # What they need of other libraries, add by target_link_libraries(<name> PRIVATE ...).
 
 set(SIMT_DIR "${CMAKE_CURRENT_LIST_DIR}")
-set(SIMT_FLAGS -g -ffp-contract=off -fvisibility=default -Wall -Wextra -Werror)
+set(SIMT_FLAGS -g1 -ffp-contract=off -fvisibility=default -Wall -Wextra -Werror)
 
 # The shim itself, once a flavour.
 function(add_simt_shim flavour)
