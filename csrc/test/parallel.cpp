@@ -32,7 +32,7 @@ void each_once(const Way& way, int slots, int64_t tasks, Order order) {
   for (int slot = 0; slot < slots; ++slot) {
     const std::vector<int64_t>& own = given[slot];
     all.insert(all.end(), own.begin(), own.end());
-    // A share is walked in order; tasks a thread takes from another's follow those, in order again.
+    // A slot's own share is walked in order; tasks it takes from others follow.
     const int64_t begin = tasks * slot / slots, end = tasks * (slot + 1) / slots;
     bool helps = false;
     for (size_t k = 0; k < own.size(); ++k) {
