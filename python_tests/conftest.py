@@ -48,8 +48,17 @@ def pytest_report_header() -> str:
     return f"left out: {', '.join(collect_ignore_glob) or 'nothing'}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what says nothing, or takes too long, where CUDA kernels run on the CPU."""
+ON_REQUEST = ("large", "processes", "stress")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not asked for, and skip what says nothing where CUDA kernels run on the CPU."""
+    asked = config.getoption("markexpr")
+    unasked = [m for m in ON_REQUEST if m not in asked]
+    left_out = [item for item in items if any(map(item.get_closest_marker, unasked))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     reasons = {"cpu_kernels": "about the CPU's own kernels", "slow_simulated": "takes minutes on the CPU"}
     for item in items if SIMT else []:
         for marker in item.iter_markers():

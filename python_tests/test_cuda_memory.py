@@ -58,9 +58,7 @@ LONG = (1 << 31) + 1003
 
 
 @pytest.fixture
-def _a_large_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("run with -m slow")
+def _a_large_gpu() -> Iterator[None]:
     torch.cuda.empty_cache()
     if torch.cuda.mem_get_info()[0] < 30 * LONG:
         pytest.skip(f"needs {30 * LONG / 1e9:.0f} GB of GPU memory")
@@ -68,7 +66,7 @@ def _a_large_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.cuda.empty_cache()
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.usefixtures("_a_large_gpu")
 def test_more_than_two_billion_columns() -> None:
     g = torch.Generator("cuda").manual_seed(0)

@@ -310,14 +310,10 @@ def test_rows_that_are_2_to_the_31_elements_apart(device: torch.device, dtype: t
     assert_same_bits(apart.contiguous(), x)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=oracle.name)
-def test_more_than_2_to_the_31_columns(
-    device: torch.device, dtype: torch.dtype, request: pytest.FixtureRequest
-) -> None:
-    """Needs 14 GB and a minute or two: pytest -m slow -k 2_to_the_31."""
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("takes 14 GB: run with -m slow")
+def test_more_than_2_to_the_31_columns(device: torch.device, dtype: torch.dtype) -> None:
+    """Takes a minute or two."""
     d = (1 << 31) + 1003
     x = torch.zeros(1, d, dtype=dtype, device=device)
     x[0, 7], x[0, -1], x[0, -2] = 1, -2, 2

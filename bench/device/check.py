@@ -81,14 +81,14 @@ def _workers(most: int) -> list[str]:
 
 def _cuda(plan: Plan, seconds: float) -> list[list[str]]:
     files = sorted(map(str, (ROOT / "python_tests").glob("test_cuda*.py")))
-    return [plan.pytest("cuda", "-v", "--durations=5", "-m", "slow or not slow", *_workers(4), *files)]
+    return [plan.pytest("cuda", "-v", "--durations=5", "-m", "large or not large", *_workers(4), *files)]
 
 
 def _tests(plan: Plan, seconds: float) -> list[list[str]]:
     """The tests of every file that take the fixture `device`."""
     chosen = f"{plan.device} and norms" if plan.tiny else plan.device
-    slow = "slow or not slow" if plan.device == "cuda" else "not slow"
-    arguments = ["-q", "--durations=5", "-k", chosen, "-m", slow, *_workers(8), "--ignore-glob=*test_cuda*"]
+    size = "large or not large" if plan.device == "cuda" else "not slow"
+    arguments = ["-q", "--durations=5", "-k", chosen, "-m", size, *_workers(8), "--ignore-glob=*test_cuda*"]
     return [plan.pytest("tests", *arguments, str(ROOT / "python_tests"))]
 
 
