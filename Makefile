@@ -22,7 +22,7 @@ MAKEFLAGS += --no-print-directory
 
 READY := $(VENV)/.ready
 INSTALLED := $(VENV)/.installed
-SOURCES := $(shell find csrc cgsv_ext -type f -not -path '*__pycache__*' -not -name '*.so') setup.py pyproject.toml
+SOURCES := $(shell find csrc cgsv_ext -type f -not -path '*__pycache__*' -not -path 'csrc/test/*' -not -name '*.so') setup.py pyproject.toml
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CMAKE_IF_MISSING := $(if $(shell command -v cmake),,$(BIN)/cmake)
 
