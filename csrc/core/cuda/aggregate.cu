@@ -76,6 +76,8 @@ struct Tile {
       load_whole<uint4>(rows, j);
     } else if (alignment >= 8 || sizeof(T) == 8) {
       load_whole<uint2>(rows, j);
+    } else if (alignment >= 4 || sizeof(T) == 4) {
+      load_whole<unsigned>(rows, j);
     } else {
       load_whole<T>(rows, j);
     }
@@ -118,22 +120,36 @@ struct Tile {
   }
 };
 
-// Adds parts[g · columns + column] of all groups up to those of fewer, and returns how many: where the
-// threads outnumber the columns, some share a column.
-__device__ int fold(double* parts, int groups, int columns) {
-  constexpr int most = 8;  // about as many as each has to add up
-  const int sharing = min(most, threads / columns);
-  if (sharing <= 1) return groups;
-  const int first = int(threadIdx.x) / columns, column = int(threadIdx.x) % columns;
-  if (first < sharing) {
-    double sum = 0;
-    // What a thread overwrites, no other one reads.
-    for (int g = first; g < groups; g += sharing) sum += parts[g * columns + column];
-    parts[first * columns + column] = sum;
+// What each group adds to each column of a tile, in shared memory: the first column of every thread, then the
+// second of every thread, and so on, each of these a few words longer than it must be. So neither threads that
+// write side by side nor those that read columns side by side meet in a bank.
+template <int kColumns>
+struct PartSums {
+  static constexpr int stride = threads + warp_size / 2 / kColumns, count = stride * kColumns;
+  double* sums;
+  int lanes;
+
+  __device__ double& own(int k) const { return sums[k * stride + int(threadIdx.x)]; }
+  __device__ double& at(int group, int column) const {
+    return sums[column % kColumns * stride + group * lanes + column / kColumns];
   }
-  __syncthreads();
-  return sharing;
-}
+  // Adds them up to those of fewer groups, and returns how many: where the threads outnumber the columns,
+  // some share a column.
+  __device__ int fold(int groups) const {
+    constexpr int most = 8;  // about as many as each has to add up
+    const int columns = lanes * kColumns, sharing = min(most, threads / columns);
+    if (sharing <= 1) return groups;
+    const int first = int(threadIdx.x) / columns, column = int(threadIdx.x) % columns;
+    if (first < sharing) {
+      double sum = 0;
+      // What a thread overwrites, no other one reads.
+      for (int g = first; g < groups; g += sharing) sum += at(g, column);
+      at(first, column) = sum;
+    }
+    __syncthreads();
+    return sharing;
+  }
+};
 
 // The first `count` of a thread's entries, at an address aligned to 16 bytes.
 template <class A, int kColumns>
@@ -156,11 +172,11 @@ __device__ void store(A* to, const A (&u)[kColumns], int count) {
 
 // Blocks on a multiprocessor at once: as many as leave each thread the registers for its rows.
 template <class T, int kRows>
-constexpr int blocks = kRows > 4        ? 2
-                       : sizeof(T) == 2 ? 3
-                                        : 4;
+constexpr int blocks = kRows > 4 || (kRows > 2 && sizeof(T) == 2) ? 2
+                       : sizeof(T) == 2                           ? 3
+                                                                  : 4;
 
-// Chunks of columns, from the last to the first, tile by tile.
+// Chunks from the last to the first, of which the norms left the last in the cache; tile by tile.
 template <class T, int kRows>
 __global__ void __launch_bounds__(threads, blocks<T, kRows>)
     aggregate_kernel(const Row* rows, int64_t n, int64_t d, int alignment, Tiling tiling,
@@ -170,8 +186,8 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
   // Shared: the counters; a double a warp; and, with several groups, u_N's parts by group and u_N.
   unsigned* counters = reinterpret_cast<unsigned*>(dynamic_shared);
   double* sums = reinterpret_cast<double*>(counters + (table ? first_digits : 0));
-  double* parts = sums + most_warps;
-  A* whole = reinterpret_cast<A*>(parts + threads * columns);
+  const PartSums<columns> parts = {sums + most_warps, tiling.lanes};
+  A* whole = reinterpret_cast<A*>(parts.sums + parts.count);
 
   const int group = int(threadIdx.x) / tiling.lanes, lane = int(threadIdx.x) & (tiling.lanes - 1);
   const int first_row = group * kRows, batch_rows = tiling.groups * kRows;
@@ -194,14 +210,14 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
   };
 
   Tile<T, kRows> tile;
-  for (int64_t c = tiling.chunks - 1 - blockIdx.x; c >= 0; c -= gridDim.x) {
-    const int64_t begin = c * tiling.chunk_columns, end = min(d, begin + tiling.chunk_columns);
+  for (int c = int(tiling.chunks) - 1 - int(blockIdx.x); c >= 0; c -= int(gridDim.x)) {
+    const int64_t begin = tiling.begin(c), end = min(d, begin + tiling.reach);
     double dots[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) dots[r] = 0;
     square = 0;
 
-    for (int64_t first = begin; first < end; first += tiling.columns) {
+    for (int64_t first = begin; first < end; first += tiling.stride) {
       const int64_t j = first + lane * columns;
       const int present = columns_at(first, end);
       double sum[columns] = {};
@@ -232,26 +248,27 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
         }
       } else {
 #pragma unroll
-        for (int k = 0; k < columns; ++k) {
-          parts[group * int(tiling.columns) + lane * columns + k] = sum[k];
-        }
+        for (int k = 0; k < columns; ++k) parts.own(k) = sum[k];
         __syncthreads();
-        const int left = fold(parts, tiling.groups, int(tiling.columns));
+        const int left = parts.fold(tiling.groups);
         for (int from = 0; from < tiling.columns; from += threads) {
           const int column = from + int(threadIdx.x);
           const bool here = column < tiling.columns;
           double total = 0;
-          for (int g = 0; here && g < left; ++g) {
-            total += parts[g * int(tiling.columns) + column];
-          }
+          for (int g = 0; here && g < left; ++g) total += parts.at(g, column);
           const bool column_present = here && first + column < end;
           if (here) whole[column] = A(total);
           if (column_present) aggregate[first + column] = A(total);
           observe(A(total), column_present);
         }
         __syncthreads();
+        constexpr int each = Pack<A>::columns;
 #pragma unroll
-        for (int k = 0; k < columns; ++k) u[k] = whole[lane * columns + k];
+        for (int k = 0; k < columns; k += each) {
+          const Pack<A> pack = load_pack(whole + lane * columns + k, 16, each);
+#pragma unroll
+          for (int e = 0; e < each; ++e) u[k + e] = pack[e];
+        }
         if (tiling.batches == 1) tile.dots_with(u, dots);
       }
     }
@@ -262,7 +279,7 @@ __global__ void __launch_bounds__(threads, blocks<T, kRows>)
       if (tiling.batches > 1) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) dots[r] = 0;
-        for (int64_t first = begin; first < end; first += tiling.columns) {
+        for (int64_t first = tiling.begin(c); first < end; first += tiling.stride) {
           const int64_t j = first + lane * columns;
           const int present = columns_at(first, end);
           A u[columns];
@@ -299,9 +316,10 @@ cudaError_t run(const RowView<const std::byte>& updates, const Row* rows, const 
                 void* aggregate, double* partial, Count* table, const Stream& stream) {
   const auto kernel = aggregate_kernel<T, kRows>;
   const int64_t counters = table ? first_digits * int64_t(sizeof(unsigned)) : 0;
-  const int64_t tile = tiling.groups == 1 ? 0
-                                          : threads * Pack<T>::columns * int64_t(sizeof(double)) +
-                                                tiling.columns * int64_t(sizeof(Wide<T>));
+  const int64_t tile = tiling.groups == 1
+                           ? 0
+                           : PartSums<Pack<T>::columns>::count * int64_t(sizeof(double)) +
+                                 tiling.columns * int64_t(sizeof(Wide<T>));
   const int64_t shared = counters + most_warps * int64_t(sizeof(double)) + tile;
   int64_t resident;
   CGSV_TRY(resident_blocks(kernel, threads, shared, &resident));
@@ -318,8 +336,8 @@ Tiling tiling(int64_t n, int64_t d, DType updates) {
   for (t.rows = 2; int64_t(t.groups) * t.rows < n && t.groups < most_groups;) {
     if (t.rows < 8) {
       t.rows *= 2;
-    } else if (t.rows == 8) {
-      t.rows = 12;
+    } else if (t.rows < 12) {
+      t.rows += 2;
     } else {
       t.rows = 8;
       t.groups *= 2;
@@ -331,8 +349,12 @@ Tiling tiling(int64_t n, int64_t d, DType updates) {
   t.columns = t.lanes * (16 / size_of(updates));
   // Many, for an even load; few enough that their sums are little beside the updates.
   const int64_t most_chunks = limit(n <= 16 ? 8192 : n <= 256 ? 2048 : 1024, 8);
-  t.chunk_columns = std::max<int64_t>(1, ceil_div(d, most_chunks * t.columns)) * t.columns;
-  t.chunks = std::max<int64_t>(1, ceil_div(d, t.chunk_columns));
+  const int64_t all = std::max<int64_t>(1, ceil_div(d, t.columns)), side = Tiling::side_by_side;
+  const int64_t tiles = ceil_div(all, most_chunks);  // of a chunk; fewer in the last region
+  const int64_t full = (all - 1) / (side * tiles);   // regions in front of that
+  t.chunks = full * side + std::min(side, all - full * side * tiles);
+  t.stride = side * t.columns;
+  t.reach = tiles * t.stride;
   return t;
 }
 
@@ -346,10 +368,11 @@ cudaError_t aggregate_chunks(const RowView<const std::byte>& updates, DType dtyp
   const Tiling tiling = cuda::tiling(updates.n, updates.d, dtype);
   return with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto run = tiling.rows == 2   ? cuda::run<T, 2>
-                     : tiling.rows == 4 ? cuda::run<T, 4>
-                     : tiling.rows == 8 ? cuda::run<T, 8>
-                                        : cuda::run<T, 12>;
+    const auto run = tiling.rows == 2    ? cuda::run<T, 2>
+                     : tiling.rows == 4  ? cuda::run<T, 4>
+                     : tiling.rows == 8  ? cuda::run<T, 8>
+                     : tiling.rows == 10 ? cuda::run<T, 10>
+                                         : cuda::run<T, 12>;
     return run(updates, rows, tiling, aggregate, partial, table, stream);
   });
 }

@@ -31,16 +31,25 @@ struct Weighing {
 cudaError_t weigh(const RowView<const std::byte>& updates, const Weighing& weighing,
                   const Stream& stream);
 
-// How the aggregation cuts the columns into chunks, and the rows into groups of a block's threads.
+// How the aggregation cuts the columns into tiles, and the rows into groups of a block's threads. A block takes
+// the tiles of a chunk, one after the other. Chunks share regions in which their tiles take turns: with many rows
+// a tile is narrow, and blocks that run at the same time read what lies side by side in memory.
 // Fixed by shape and dtype alone.
 struct Tiling {
+  static constexpr int64_t side_by_side = limit(256, 4);  // chunks in a region
+
   int rows;     // a thread holds
   int groups;   // of threads, each with rows of its own
   int lanes;    // threads in a group, side by side along the columns: a power of two
   int batches;  // of groups · rows rows
   int64_t row_count() const { return int64_t(rows) * groups * batches; }
-  int64_t columns;
-  int64_t chunk_columns, chunks;
+  int64_t columns;  // of a tile
+  int64_t chunks;
+  int64_t stride;  // from a tile of a chunk to its next one
+  int64_t reach;   // the columns of a region: a chunk has every tile within it that is stride apart
+  CGSV_HOST_DEVICE int64_t begin(int64_t chunk) const {
+    return chunk / side_by_side * reach + chunk % side_by_side * columns;
+  }
 };
 Tiling tiling(int64_t n, int64_t d, DType updates);
 

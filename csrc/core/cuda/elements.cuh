@@ -89,6 +89,9 @@ __device__ inline Pack<T> load_pack(const T* p, int alignment, int count) {
     const uint2 low = reinterpret_cast<const uint2*>(p)[0];
     const uint2 high = reinterpret_cast<const uint2*>(p)[1];
     pack.bits = make_uint4(low.x, low.y, high.x, high.y);
+  } else if (count >= Pack<T>::columns && alignment >= 4) {
+    const unsigned* words = reinterpret_cast<const unsigned*>(p);
+    pack.bits = make_uint4(words[0], words[1], words[2], words[3]);
   } else if (count > 0) {
     T values[Pack<T>::columns];
 #pragma unroll
