@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._load import build_info
-from .types import States, Updates
+from .types import FLOATS, States, Updates, dtype_name
 
 _INTEGER = (Integral, torch.SymInt)
 _DEVICES = ("cpu", "meta", *(["cuda"] if build_info()["cuda"] else []))
@@ -73,6 +73,15 @@ def output(op: str, name: str, value: object, like: Tensor | None = None) -> Ten
     if out.requires_grad:
         raise ValueError(f"{op}(): expected {name} not to require grad, got one that does")
     return out
+
+
+def floating(op: str, name: str, value: Tensor) -> Tensor:
+    """A tensor of one of the four dtypes."""
+    if value.dtype not in FLOATS:
+        raise ValueError(
+            f"{op}(): expected {name} of float64, float32, bfloat16 or float16, got {dtype_name(value.dtype)}"
+        )
+    return value
 
 
 def number(op: str, name: str, value: object) -> float:

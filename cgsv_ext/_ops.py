@@ -10,11 +10,13 @@ differentiable: the dispatcher falls through autograd, and no result requires gr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._load import require
+from .types import aggregate_dtype
 
 require()
 ops = torch.ops.cgsv_ext
@@ -46,6 +48,11 @@ def written(*tensors: Tensor) -> None:
     torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
 
 
+def array(value: Tensor, dtype: torch.dtype | None = None) -> Any:
+    """A tensor as the compiled functions that are no ops take it: contiguous, in NumPy."""
+    return value.detach().to("cpu", dtype).resolve_neg().contiguous().numpy()
+
+
 def _shape(op: str, updates: Sequence[Tensor]) -> tuple[int, int]:
     """N and D of updates as the ops take them."""
     if len(updates) > 1:
@@ -59,10 +66,6 @@ def _shape(op: str, updates: Sequence[Tensor]) -> tuple[int, int]:
 def _per_agent(like: Tensor, n: int, segments: Sequence[int] | None, dtype: torch.dtype) -> Tensor:
     shape = (n,) if segments is None else (n, len(segments))
     return like.new_empty(shape, dtype=dtype)
-
-
-def _aggregate_dtype(updates: Sequence[Tensor]) -> torch.dtype:
-    return torch.float64 if updates[0].dtype == torch.float64 else torch.float32
 
 
 @torch.library.register_fake("cgsv_ext::norms")
@@ -87,7 +90,7 @@ def _(
     n, d = _shape("aggregate", updates)
     like = updates[0]
     return (
-        like.new_empty(d, dtype=_aggregate_dtype(updates)),
+        like.new_empty(d, dtype=aggregate_dtype(like.dtype)),
         like.new_empty(n, dtype=torch.float64),
         like.new_empty(n, dtype=torch.float64),
     )
@@ -97,7 +100,7 @@ def _(
 def _(updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor) -> tuple[Tensor, Tensor]:
     n, d = _shape("partial_aggregate", updates)
     like = updates[0]
-    return like.new_empty(d, dtype=_aggregate_dtype(updates)), like.new_empty(n + 1, dtype=torch.float64)
+    return like.new_empty(d, dtype=aggregate_dtype(like.dtype)), like.new_empty(n + 1, dtype=torch.float64)
 
 
 @torch.library.register_fake("cgsv_ext::partial_dots")
@@ -163,7 +166,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, d = _shape("reward_step", updates)
     like = updates[0]
-    dtype = _aggregate_dtype(updates)
+    dtype = aggregate_dtype(like.dtype)
     return (
         like.new_empty(n, dtype=torch.float64),
         like.new_empty(n, dtype=torch.float64),

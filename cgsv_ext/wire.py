@@ -22,7 +22,8 @@ from torch import Tensor
 
 from . import _checks
 from ._load import require
-from .types import Reward, Selection
+from ._ops import array
+from .types import Reward, Selection, aggregate_dtype, dtype_name
 
 __all__ = ["decode", "encode", "encode_all"]
 
@@ -38,8 +39,7 @@ def _is_bfloat16(op: str, dtype: object) -> bool:
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{op}(): expected dtype to be a torch.dtype, got {type(dtype).__name__}")
     if dtype not in (torch.float32, torch.bfloat16):
-        name = str(dtype).removeprefix("torch.")
-        raise ValueError(f"{op}(): expected dtype float32 or bfloat16, got {name}")
+        raise ValueError(f"{op}(): expected dtype float32 or bfloat16, got {dtype_name(dtype)}")
     return dtype == torch.bfloat16
 
 
@@ -52,16 +52,12 @@ def _rounds(op: str, round: object, since: Sequence[object]) -> tuple[int, list[
     return last, before
 
 
-def _array(value: Tensor) -> Any:
-    return value.detach().cpu().resolve_neg().contiguous().numpy()
-
-
 def _vector(op: str, name: str, value: object, *dtypes: torch.dtype) -> Tensor:
     found = _checks.tensor(op, name, value)
     if found.is_meta:
         raise ValueError(f"{op}(): expected {name} with data, got meta")
     if found.dtype not in dtypes:
-        names = [str(dtype).removeprefix("torch.") for dtype in (*dtypes, found.dtype)]
+        names = [dtype_name(dtype) for dtype in (*dtypes, found.dtype)]
         raise ValueError(f"{op}(): expected {name} of {' or '.join(names[:-1])}, got {names[-1]}")
     if found.dim() != 1:
         raise ValueError(f"{op}(): expected {name} of shape (D,), got {tuple(found.shape)}")
@@ -96,10 +92,8 @@ def encode(reward: Reward, *, dtype: torch.dtype = torch.float32) -> bytes:
     if not isinstance(reward, Reward):
         raise TypeError(f"{op}(): expected reward to be a Reward, got {type(reward).__name__}")
     flat = _vector(op, "reward.flat", reward.flat, *_FLOATING)
-    if flat.dtype not in _AGGREGATE:
-        flat = flat.float()
     last, since = _rounds(op, reward.round, [reward.since])
-    message: bytes = _core.encode(_array(flat), bf16, last, since[0])
+    message: bytes = _core.encode(array(flat, aggregate_dtype(flat.dtype)), bf16, last, since[0])
     return message
 
 
@@ -166,7 +160,7 @@ def encode_all(
         ("last_index", last_index, torch.int64),
     ):
         if value.dtype != wanted_dtype:
-            names = [str(d).removeprefix("torch.") for d in (wanted_dtype, value.dtype)]
+            names = [dtype_name(d) for d in (wanted_dtype, value.dtype)]
             raise ValueError(f"{op}(): expected selection.{name} of {names[0]}, got {names[1]}")
         shape = tuple(value.shape)
         if (
@@ -186,9 +180,9 @@ def encode_all(
         raise ValueError(f"{op}(): expected since of {n} rounds, one an agent, got {len(each)}")
     last, before = _rounds(op, round, each)
     messages: list[bytes] = _core.encode_all(
-        _array(u),
-        _array(magnitude).reshape(n, len(sizes)),
-        _array(last_index).reshape(n, len(sizes)),
+        array(u),
+        array(magnitude).reshape(n, len(sizes)),
+        array(last_index).reshape(n, len(sizes)),
         sizes,
         bf16,
         last,
@@ -244,11 +238,11 @@ def decode(data: Bytes, *, size: int | None = None, limit: int | None = None) ->
 def _buffer(op: str, data: Any) -> memoryview:
     if isinstance(data, Tensor):
         if data.dtype != torch.uint8 or data.dim() != 1:
-            dtype = str(data.dtype).removeprefix("torch.")
+            dtype = dtype_name(data.dtype)
             raise ValueError(
                 f"{op}(): expected a uint8 tensor of shape (bytes,), got {dtype} of {tuple(data.shape)}"
             )
-        data = _array(data)
+        data = array(data)
     try:
         view = memoryview(data)
     except TypeError:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .. import reward
 from .._ops import ops
-from ..types import Aggregation, RewardStep, Selection
+from ..types import Aggregation, RewardStep, Selection, dtype_name
 from . import held as check
 from .agents import Agents
 from .columns import Columns, first_weights, is_valid
@@ -70,7 +70,7 @@ class _Call:
         def terms() -> tuple[Held, tuple[int, int], dict[str, object]]:
             held = self.held(segments)
             common: dict[str, object] = {"dim": "agents" if self.by_agents else "columns"}
-            common["dtype of updates"] = check.name(held.like.dtype)
+            common["dtype of updates"] = dtype_name(held.like.dtype)
             if self.by_agents:
                 common |= {"number of columns": held.columns, "segments": _digest(held.segments)}
             else:
@@ -168,7 +168,7 @@ def select(
     def read(held: Held) -> dict[str, object]:
         if held.like.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"{op}(): expected aggregate of float32 or float64, got {check.name(held.like.dtype)}"
+                f"{op}(): expected aggregate of float32 or float64, got {dtype_name(held.like.dtype)}"
             )
         return {"shape of quotas": tuple(check.quotas(op, quotas, held.like, held.segments).shape)}
 

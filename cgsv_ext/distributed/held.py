@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-def name(dtype: torch.dtype) -> str:
-    """As errors call it."""
-    return str(dtype).removeprefix("torch.")
+from ..types import aggregate_dtype, dtype_name
 
 
 @dataclass
@@ -54,8 +48,7 @@ class Held:
 
     def nothing(self) -> Tensor:
         """An aggregate of no columns."""
-        wide = self.like.dtype == torch.float64
-        return torch.empty(0, dtype=torch.float64 if wide else torch.float32, device=self.like.device)
+        return torch.empty(0, dtype=aggregate_dtype(self.like.dtype), device=self.like.device)
 
     def flat(self) -> Tensor:
         """The columns of a single row."""
@@ -71,19 +64,11 @@ class Held:
         return parts, [1] * len(parts)
 
 
-def floating(op: str, what: str, t: Tensor) -> None:
-    """One of the four dtypes."""
-    if t.dtype not in _DTYPES:
-        raise ValueError(
-            f"{op}(): expected {what} of float64, float32, bfloat16 or float16, got {name(t.dtype)}"
-        )
-
-
 def plain(op: str, what: str, value: Any, like: Tensor | None = None, *, least: int = 1) -> Held:
     """Rows that are ordinary tensors, of any number of columns and at least so many rows."""
     rows = _checks.rows(op, what, value, like)
     first = rows[0]
-    floating(op, what, first)
+    _checks.floating(op, what, first)
     if len(rows) == 1:
         if first.dim() != 2 or first.shape[0] < least:
             raise ValueError(
@@ -98,8 +83,8 @@ def plain(op: str, what: str, value: Any, like: Tensor | None = None, *, least: 
     for i, row in enumerate(rows):
         if row.dtype != first.dtype or row.numel() != first.numel():
             raise ValueError(
-                f"{op}(): expected {what}[{i}] of {first.numel()} elements of {name(first.dtype)} like "
-                f"{what}[0], got {row.numel()} of {name(row.dtype)}"
+                f"{op}(): expected {what}[{i}] of {first.numel()} elements of {dtype_name(first.dtype)} like "
+                f"{what}[0], got {row.numel()} of {dtype_name(row.dtype)}"
             )
         if not row.is_contiguous():
             raise ValueError(f"{op}(): expected {what}[{i}] to be contiguous, got strides {row.stride()}")
@@ -110,7 +95,7 @@ def vectors(op: str, like: Tensor, given: Mapping[str, Any], *, needed: str) -> 
     """Numbers, one of them not optional; how many there are is for :func:`one_per_agent` to check."""
     for what, value in given.items():
         if value is not None or what == needed:
-            floating(op, what, _checks.tensor(op, what, value, like))
+            _checks.floating(op, what, _checks.tensor(op, what, value, like))
 
 
 def one_per_agent(op: str, n: int, **vectors: Tensor | None) -> None:
@@ -173,7 +158,8 @@ def output(op: str, value: Any, held: Held, dense: bool) -> Tensor:
         raise ValueError(f"{op}(): expected out of shape {shape}, got {tuple(out.shape)}")
     if out.dtype != held.like.dtype:
         raise ValueError(
-            f"{op}(): expected out of the updates' dtype {name(held.like.dtype)}, got {name(out.dtype)}"
+            f"{op}(): expected out of the updates' dtype {dtype_name(held.like.dtype)}, "
+            f"got {dtype_name(out.dtype)}"
         )
     if not out.is_contiguous():
         raise ValueError(f"{op}(): expected out to be contiguous, got strides {out.stride()}")
@@ -185,7 +171,7 @@ def quotas(op: str, value: Any, u: Tensor, sizes: Sequence[int] | None) -> Tenso
     q = _checks.tensor(op, "quotas", value, u)
     expected = "(N,)" if sizes is None else f"(N, {len(sizes)}), one column per segment"
     if q.dtype != torch.int64:
-        raise ValueError(f"{op}(): expected quotas of int64, got {name(q.dtype)}")
+        raise ValueError(f"{op}(): expected quotas of int64, got {dtype_name(q.dtype)}")
     if (
         q.dim() != (1 if sizes is None else 2)
         or len(q) == 0

@@ -20,12 +20,12 @@ from torch.nn import Module
 from .. import _checks, wire
 from ..pack import pack_row_
 from ..reward import reward_step
-from ..types import Reward, RewardStep, Structured
+from ..types import FLOATS, Reward, RewardStep, Structured, aggregate_dtype, dtype_name
 from . import state
 from .ledger import Entry, Ledger
 from .members import Member, Members
 from .records import AgentId, Refusal, Refused, Round, is_id
-from .template import FLOATS, Template
+from .template import Template
 
 logger = logging.getLogger("cgsv_ext.server")
 
@@ -304,8 +304,10 @@ class RewardServer:
             where = "" if len(parts) == 1 else f" in {bad[0] if names is None else repr(names[bad[0]])}"
             return f"expected finite numbers, got NaN or infinity{where}"
         most = max(part.abs().max().item() for part in parts if part.numel())
-        name = str(self.dtype).removeprefix("torch.")
-        return f"expected numbers whose squares a float64 can hold, and that {name} can, got {most:g}"
+        return (
+            f"expected numbers whose squares a float64 can hold, and that {dtype_name(self.dtype)} can, "
+            f"got {most:g}"
+        )
 
     def _take_back(self, upload: _Upload | None) -> None:
         if upload is not None:
@@ -438,7 +440,7 @@ class RewardServer:
             rounds = self._ledger.pending(agent_id)
             flat = self._ledger.sum(agent_id)
             if flat is None:
-                flat = torch.zeros(self.template.size, dtype=self._aggregate_dtype, device=self.device)
+                flat = torch.zeros(self.template.size, dtype=aggregate_dtype(self.dtype), device=self.device)
             if into is None:
                 member.fetched = self.round if rounds else member.fetched
             else:
@@ -587,10 +589,6 @@ class RewardServer:
 
     def _vector(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=self.device)
-
-    @property
-    def _aggregate_dtype(self) -> torch.dtype:
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     def _try_settings(self) -> None:
         """Play a round of one on nothing, so that a bad setting is refused now and not in the first round."""
