@@ -1,12 +1,14 @@
 """What the compiled ops cannot check for themselves: the types of Python arguments, and devices.
 
 Shapes, dtypes, strides, overlaps and the ranges of hyperparameters are checked in csrc/torch/checks.cpp, in
-the same words. A wrong Python type is a TypeError, everything else a ValueError.
+the same words; here again what must be known before an op is called, or where none is. A wrong Python type is
+a TypeError, everything else a ValueError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -94,6 +96,35 @@ def number(op: str, name: str, value: object) -> float:
         except OverflowError:
             raise ValueError(f"{op}(): expected {name} to be a float64, got {value!r}") from None
     raise TypeError(f"{op}(): expected {name} to be a number, got {type(value).__name__}")
+
+
+def _number(op: str, name: str, value: object, good: Callable[[float], bool], expected: str) -> float:
+    found = number(op, name, value)
+    if not good(found):
+        raise ValueError(f"{op}(): expected {name} to be {expected}, got {found:g}")
+    return found
+
+
+def gamma(op: str, value: object) -> float:
+    """Γ."""
+    return _number(op, "gamma", value, lambda g: math.isfinite(g) and g > 0, "finite and > 0")
+
+
+def alpha(op: str, value: object) -> float:
+    """α."""
+    return _number(op, "alpha", value, lambda a: 0 <= a <= 1, "in [0, 1]")
+
+
+def beta(op: str, value: object) -> float:
+    """β."""
+    return _number(op, "beta", value, lambda b: b > 0, "> 0 (inf is allowed)")
+
+
+def floor(op: str, value: object) -> float | None:
+    """The least importance."""
+    if value is None:
+        return None
+    return _number(op, "floor", value, lambda f: math.isfinite(f) and f >= 0, "None or finite and ≥ 0")
 
 
 def integer(op: str, name: str, value: object, least: int) -> int:

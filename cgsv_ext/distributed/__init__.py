@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import reward
+from .. import _checks, reward
 from .._ops import ops
 from ..types import Aggregation, RewardStep, Selection, dtype_name
 from . import held as check
@@ -146,7 +146,7 @@ def aggregate(
 
     def read(held: Held) -> dict[str, object]:
         check.vectors(op, held.like, given, needed="weights")
-        return {"gamma": check.gamma(op, gamma), **_entries(**given)}
+        return {"gamma": _checks.gamma(op, gamma), **_entries(**given)}
 
     given = {"weights": weights, "norms": norms}
     held, spread = _Call(op, "updates", updates, group, dim).agree(read)
@@ -201,10 +201,10 @@ def reward_step(
         if out is not None:
             check.output(op, out, held, dense)
         numbers = {
-            "gamma": check.gamma(op, gamma),
-            "alpha": check.alpha(op, alpha),
-            "beta": check.beta(op, beta),
-            "floor": check.floor(op, floor),
+            "gamma": _checks.gamma(op, gamma),
+            "alpha": _checks.alpha(op, alpha),
+            "beta": _checks.beta(op, beta),
+            "floor": _checks.floor(op, floor),
         }
         return {**numbers, **_entries(**given)}
 

@@ -5,7 +5,6 @@ In the words of csrc/torch/checks.cpp: there they would come after the first exc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,35 +104,6 @@ def one_per_agent(op: str, n: int, **vectors: Tensor | None) -> None:
             raise ValueError(
                 f"{op}(): expected {what} of shape ({n},), one entry per agent, got {tuple(t.shape)}"
             )
-
-
-def _number(op: str, what: str, value: Any, good: Callable[[float], bool], expected: str) -> float:
-    number = _checks.number(op, what, value)
-    if not good(number):
-        raise ValueError(f"{op}(): expected {what} to be {expected}, got {number:g}")
-    return number
-
-
-def gamma(op: str, value: Any) -> float:
-    """Γ."""
-    return _number(op, "gamma", value, lambda g: math.isfinite(g) and g > 0, "finite and > 0")
-
-
-def alpha(op: str, value: Any) -> float:
-    """α."""
-    return _number(op, "alpha", value, lambda a: 0 <= a <= 1, "in [0, 1]")
-
-
-def beta(op: str, value: Any) -> float:
-    """β."""
-    return _number(op, "beta", value, lambda b: b > 0, "> 0 (inf is allowed)")
-
-
-def floor(op: str, value: Any) -> float | None:
-    """The least importance."""
-    if value is None:
-        return None
-    return _number(op, "floor", value, lambda f: math.isfinite(f) and f >= 0, "None or finite and ≥ 0")
 
 
 def segments(op: str, value: Any, columns: int) -> list[int] | None:

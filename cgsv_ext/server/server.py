@@ -20,7 +20,7 @@ from torch.nn import Module
 from .. import _checks, wire
 from ..pack import pack_row_
 from ..reward import reward_step
-from ..types import FLOATS, Reward, RewardStep, Structured, aggregate_dtype, dtype_name
+from ..types import FLOATS, Reward, Structured, aggregate_dtype, dtype_name
 from . import state
 from .ledger import Entry, Ledger
 from .members import Member, Members
@@ -99,10 +99,10 @@ class RewardServer:
     ) -> None:
         op = "RewardServer"
         self.template = template if isinstance(template, Template) else Template(template)
-        self.gamma = _checks.number(op, "gamma", gamma)
-        self.alpha = _checks.number(op, "alpha", alpha)
-        self.beta = _checks.number(op, "beta", beta)
-        self.floor = None if floor is None else _checks.number(op, "floor", floor)
+        self.gamma = _checks.gamma(op, gamma)
+        self.alpha = _checks.alpha(op, alpha)
+        self.beta = _checks.beta(op, beta)
+        self.floor = _checks.floor(op, floor)
         _one_of("segments", segments, (None, "layers"))
         _one_of("absent", absent, ("keep", "decay"))
         _one_of("dtype", dtype, (None, *FLOATS))
@@ -117,9 +117,10 @@ class RewardServer:
         _checks.tensor(op, "rows", torch.empty(0, device=self.device))
         self.dtype = dtype or self.template.dtype
         self.max_norm = inf if max_norm is None else _checks.number(op, "max_norm", max_norm)
+        if not self.max_norm > 0:
+            raise ValueError(f"{op}(): expected max_norm > 0, got {self.max_norm:g}")
         self.max_pending = _checks.integer(op, "max_pending", max_pending, 1)
         self.path = None if path is None else _path(op, path)
-        self._try_settings()
 
         self._round = 0
         self._aggregate: Tensor | None = None
@@ -352,11 +353,16 @@ class RewardServer:
 
     def _play(self, agents: tuple[AgentId, ...], start: float) -> Round:
         uploads = [self._uploads[agent] for agent in agents]
-        played = self._reward_step(
+        played = reward_step(
             [upload.row for upload in uploads],
             self._vector(self._members.among(agents)),
-            self._vector([upload.norm for upload in uploads]),
-            self.segments,
+            gamma=self.gamma,
+            alpha=self.alpha,
+            beta=self.beta,
+            floor=self.floor,
+            norms=self._vector([upload.norm for upload in uploads]),
+            segments=self.segments,
+            dense=False,
         )
         found: list[float] = played.importance.tolist()
         quotas: list[int] = played.quotas.reshape(len(agents), -1).sum(dim=1).tolist()
@@ -391,21 +397,6 @@ class RewardServer:
             self._ledger.pop(t, None)
             raise
         return record
-
-    def _reward_step(
-        self, rows: list[Tensor], importance: Tensor, norms: Tensor, segments: list[int] | None = None
-    ) -> RewardStep:
-        return reward_step(
-            rows,
-            importance,
-            gamma=self.gamma,
-            alpha=self.alpha,
-            beta=self.beta,
-            floor=self.floor,
-            norms=norms,
-            segments=segments,
-            dense=False,
-        )
 
     # --------------------------------------------------------------------------------------------- rewards
 
@@ -589,16 +580,6 @@ class RewardServer:
 
     def _vector(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=self.device)
-
-    def _try_settings(self) -> None:
-        """Play a round of one on nothing, so that a bad setting is refused now and not in the first round."""
-        nothing = torch.zeros(1, 1)
-        try:
-            self._reward_step([nothing], nothing[0], nothing[0])
-        except ValueError as error:
-            raise ValueError(str(error).replace("reward_step()", "RewardServer()")) from None
-        if not self.max_norm > 0:
-            raise ValueError(f"RewardServer(): expected max_norm > 0, got {self.max_norm:g}")
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
