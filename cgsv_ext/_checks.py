@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ._load import build_info
-from .types import FLOATS, States, Updates, dtype_name
+from .types import FLOATS, Selection, States, Updates, dtype_name
 
 _INTEGER = (Integral, torch.SymInt)
 _DEVICES = ("cpu", "meta", *(["cuda"] if build_info()["cuda"] else []))
@@ -143,3 +143,34 @@ def lengths(op: str, name: str, value: object) -> list[int | torch.SymInt]:
     if not all(-(2**63) <= size < 2**63 for size in value):
         raise ValueError(f"{op}(): expected {name} to be 64-bit integers, got {value!r}")
     return [size if isinstance(size, torch.SymInt) else int(size) for size in value]
+
+
+def segments(op: str, value: object, columns: int) -> list[int] | None:
+    """Sizes of consecutive parts of so many columns."""
+    if value is None:
+        return None
+    sizes = [int(size) for size in lengths(op, "segments", value)]
+    if any(size < 0 for size in sizes) or sum(sizes) != columns:
+        raise ValueError(
+            f"{op}(): expected segments that are not negative and sum to D = {columns}, got {sizes}"
+        )
+    return sizes
+
+
+def per_agent(op: str, name: str, value: Tensor, segments: Sequence[int] | None, dtype: torch.dtype) -> None:
+    """(N,), or (N, S) with segments."""
+    if value.dtype != dtype:
+        raise ValueError(f"{op}(): expected {name} of {dtype_name(dtype)}, got {dtype_name(value.dtype)}")
+    n, *rest = value.shape or (0,)
+    if n == 0 or rest != ([] if segments is None else [len(segments)]):
+        expected = "(N,)" if segments is None else f"(N, {len(segments)}), one column per segment"
+        raise ValueError(f"{op}(): expected {name} of shape {expected}, got {tuple(value.shape)}")
+
+
+def selection(op: str, value: object, like: Tensor, of: str = "") -> Selection:
+    """A selection that was handed in; `of` comes before the names of its fields in errors."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{op}(): expected selection to be a Selection, got {type(value).__name__}")
+    return Selection(
+        tensor(op, f"{of}magnitude", value[0], like), tensor(op, f"{of}last_index", value[1], like)
+    )

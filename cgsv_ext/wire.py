@@ -145,30 +145,11 @@ def encode_all(
     op = "encode_all"
     bf16 = _is_bfloat16(op, dtype)
     u = _vector(op, "aggregate", aggregate, *_AGGREGATE)
-    if not isinstance(selection, tuple) or len(selection) != 2:
-        raise TypeError(f"{op}(): expected selection to be a Selection, got {type(selection).__name__}")
-    magnitude = _checks.tensor(op, "selection.magnitude", selection[0], u)
-    last_index = _checks.tensor(op, "selection.last_index", selection[1], u)
-    sizes = [u.numel()] if segments is None else [int(s) for s in _checks.lengths(op, "segments", segments)]
-    if any(size < 0 for size in sizes) or sum(sizes) != u.numel():
-        raise ValueError(
-            f"{op}(): expected segments that are not negative and sum to D = {u.numel()}, got {sizes}"
-        )
-    wanted = "(N,)" if segments is None else f"(N, {len(sizes)}), one column per segment"
-    for name, value, wanted_dtype in (
-        ("magnitude", magnitude, u.dtype),
-        ("last_index", last_index, torch.int64),
-    ):
-        if value.dtype != wanted_dtype:
-            names = [dtype_name(d) for d in (wanted_dtype, value.dtype)]
-            raise ValueError(f"{op}(): expected selection.{name} of {names[0]}, got {names[1]}")
-        shape = tuple(value.shape)
-        if (
-            len(shape) != (1 if segments is None else 2)
-            or shape[0] == 0
-            or shape[1:] not in ((), (len(sizes),))
-        ):
-            raise ValueError(f"{op}(): expected selection.{name} of shape {wanted}, got {shape}")
+    magnitude, last_index = _checks.selection(op, selection, u, of="selection.")
+    parts = _checks.segments(op, segments, u.numel())
+    sizes = [u.numel()] if parts is None else parts
+    _checks.per_agent(op, "selection.magnitude", magnitude, parts, u.dtype)
+    _checks.per_agent(op, "selection.last_index", last_index, parts, torch.int64)
     n = magnitude.shape[0]
     if last_index.shape != magnitude.shape:
         raise ValueError(

@@ -30,11 +30,10 @@ from torch import Tensor
 from .. import _checks, reward
 from .._ops import ops
 from ..types import Aggregation, RewardStep, Selection, dtype_name
-from . import held as check
 from .agents import Agents
 from .columns import Columns, first_weights, is_valid
 from .cost import exchanges
-from .held import Held
+from .held import Held, one_per_agent, output, plain, vectors
 from .ranks import Collective, Ranks, traffic
 from .terms import agree
 
@@ -87,8 +86,8 @@ class _Call:
         if self.dim not in ("columns", "agents"):
             raise ValueError(f"{self.op}(): expected dim to be 'columns' or 'agents', got {self.dim!r}")
         if self.where is None:
-            held = check.plain(self.op, self.what, self.value, least=0 if self.by_agents else 1)
-            held.segments = check.segments(self.op, segments, held.columns)
+            held = plain(self.op, self.what, self.value, least=0 if self.by_agents else 1)
+            held.segments = _checks.segments(self.op, segments, held.columns)
             return held
         from . import dtensor
 
@@ -145,12 +144,12 @@ def aggregate(
     op = "aggregate"
 
     def read(held: Held) -> dict[str, object]:
-        check.vectors(op, held.like, given, needed="weights")
+        vectors(op, held.like, given, needed="weights")
         return {"gamma": _checks.gamma(op, gamma), **_entries(**given)}
 
     given = {"weights": weights, "norms": norms}
     held, spread = _Call(op, "updates", updates, group, dim).agree(read)
-    check.one_per_agent(op, spread.n, **given)
+    one_per_agent(op, spread.n, **given)
     lengths, (p,), _ = spread.exchange(held, norms, weights)
     assert p is not None
     u, cosines = spread.aggregate(held, p, float(gamma), lengths)
@@ -170,7 +169,9 @@ def select(
             raise ValueError(
                 f"{op}(): expected aggregate of float32 or float64, got {dtype_name(held.like.dtype)}"
             )
-        return {"shape of quotas": tuple(check.quotas(op, quotas, held.like, held.segments).shape)}
+        given = _checks.tensor(op, "quotas", quotas, held.like)
+        _checks.per_agent(op, "quotas", given, held.segments, torch.int64)
+        return {"shape of quotas": tuple(given.shape)}
 
     held, spread = call.agree(read, segments)
     return spread.select(held.flat(), quotas, held)
@@ -197,9 +198,9 @@ def reward_step(
     op = "reward_step"
 
     def read(held: Held) -> dict[str, object]:
-        check.vectors(op, held.like, given, needed="importance")
+        vectors(op, held.like, given, needed="importance")
         if out is not None:
-            check.output(op, out, held, dense)
+            output(op, out, held, dense)
         numbers = {
             "gamma": _checks.gamma(op, gamma),
             "alpha": _checks.alpha(op, alpha),
@@ -210,7 +211,7 @@ def reward_step(
 
     given = {"importance": importance, "weights": weights, "norms": norms}
     held, spread = _Call(op, "updates", updates, group, dim).agree(read, segments)
-    check.one_per_agent(op, spread.n, **given)
+    one_per_agent(op, spread.n, **given)
 
     lengths, (r, p), sizes = spread.exchange(held, norms, importance, weights)
     assert r is not None
@@ -245,7 +246,7 @@ def download(
     call = _Call(op, "aggregate", _row(op, aggregate), group)
     held = call.held(segments)
     u = held.flat()
-    selection = reward.of_selection(op, selection, u)
+    selection = _checks.selection(op, selection, u)
     if out is None:
         out = torch.empty((len(selection.magnitude), u.numel()), dtype=dtype or u.dtype, device=u.device)
     v = _download(u, selection, held.segments, out)
@@ -271,7 +272,7 @@ def download_(
             f"got {rows.sizes}"
         )
     flat = u.flat()
-    magnitude, last_index = reward.of_selection(op, selection, flat)
+    magnitude, last_index = _checks.selection(op, selection, flat)
     parts: Iterable[tuple[list[Tensor], Tensor, Selection, list[int] | None]]
     if len(rows.blocks) == 1:
         parts = [(rows.blocks[0], flat, Selection(magnitude, last_index), u.segments)]

@@ -18,7 +18,6 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from .. import _checks
 from ..types import dtype_name
 from .held import Held
-from .held import segments as check_segments
 
 
 class Placed:
@@ -225,7 +224,7 @@ def split(op: str, value: Any, where: Placed, given: Held, segments: Any) -> Non
     parts = [value] if isinstance(value, DTensor) else leaves(value[0])
     matrix = isinstance(value, DTensor)
     whole = [value.shape[1]] if matrix else [leaf.numel() for leaf in parts]
-    sizes = check_segments(op, segments, sum(whole)) or []
+    sizes = _checks.segments(op, segments, sum(whole)) or []
     if len(parts) == 1 and parts[0].dim() == 1 + matrix:
         given.pieces_of = None
         given.segments = (

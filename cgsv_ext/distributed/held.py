@@ -1,11 +1,11 @@
-"""What a rank holds of the agents' updates, and the checks of it and of everything else that is handed in.
+"""What a rank holds of the agents' updates, and the checks of it and of what comes with it.
 
 In the words of csrc/torch/checks.cpp: there they would come after the first exchange, too late for others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,18 +106,6 @@ def one_per_agent(op: str, n: int, **vectors: Tensor | None) -> None:
             )
 
 
-def segments(op: str, value: Any, columns: int) -> list[int] | None:
-    """Sizes of consecutive parts of so many columns."""
-    if value is None:
-        return None
-    sizes = [int(size) for size in _checks.lengths(op, "segments", value)]
-    if any(size < 0 for size in sizes) or sum(sizes) != columns:
-        raise ValueError(
-            f"{op}(): expected segments that are not negative and sum to D = {columns}, got {sizes}"
-        )
-    return sizes
-
-
 def output(op: str, value: Any, held: Held, dense: bool) -> Tensor:
     """Where to write the rewards."""
     if not dense:
@@ -134,18 +122,3 @@ def output(op: str, value: Any, held: Held, dense: bool) -> Tensor:
     if not out.is_contiguous():
         raise ValueError(f"{op}(): expected out to be contiguous, got strides {out.stride()}")
     return out
-
-
-def quotas(op: str, value: Any, u: Tensor, sizes: Sequence[int] | None) -> Tensor:
-    """(N,) or (N, S)."""
-    q = _checks.tensor(op, "quotas", value, u)
-    expected = "(N,)" if sizes is None else f"(N, {len(sizes)}), one column per segment"
-    if q.dtype != torch.int64:
-        raise ValueError(f"{op}(): expected quotas of int64, got {dtype_name(q.dtype)}")
-    if (
-        q.dim() != (1 if sizes is None else 2)
-        or len(q) == 0
-        or (sizes is not None and q.shape[1] != len(sizes))
-    ):
-        raise ValueError(f"{op}(): expected quotas of shape {expected}, got {tuple(q.shape)}")
-    return q
