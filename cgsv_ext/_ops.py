@@ -21,25 +21,6 @@ from .types import aggregate_dtype
 require()
 ops = torch.ops.cgsv_ext
 
-_autograd = torch.library.Library("cgsv_ext", "IMPL", "Autograd")
-for _name in (
-    "norms",
-    "partial_norms",
-    "pack_row_",
-    "aggregate",
-    "partial_aggregate",
-    "partial_dots",
-    "update_importance",
-    "quotas",
-    "select",
-    "histogram",
-    "download",
-    "download_",
-    "reward_step",
-    "gram",
-):
-    _autograd.impl(_name, torch.library.fallthrough_kernel)
-
 
 def written(*tensors: Tensor) -> None:
     """Tell autograd of a write that it did not see: ops of the stable ABI do not bump versions."""
@@ -68,22 +49,31 @@ def _per_agent(like: Tensor, n: int, segments: Sequence[int] | None, dtype: torc
     return like.new_empty(shape, dtype=dtype)
 
 
-@torch.library.register_fake("cgsv_ext::norms")
+_autograd = torch.library.Library("cgsv_ext", "IMPL", "Autograd")
+
+
+def _fake(name: str) -> Any:
+    """Decorate the fake kernel of an op, which the dispatcher is told to take past autograd."""
+    _autograd.impl(name, torch.library.fallthrough_kernel)
+    return torch.library.register_fake(f"cgsv_ext::{name}")
+
+
+@_fake("norms")
 def _(updates: Sequence[Tensor]) -> Tensor:
     return updates[0].new_empty(_shape("norms", updates)[0], dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::partial_norms")
+@_fake("partial_norms")
 def _(updates: Sequence[Tensor]) -> Tensor:
     return updates[0].new_empty(_shape("partial_norms", updates)[0], dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::pack_row_")
+@_fake("pack_row_")
 def _(row: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return row.new_empty((), dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::aggregate")
+@_fake("aggregate")
 def _(
     updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,29 +86,29 @@ def _(
     )
 
 
-@torch.library.register_fake("cgsv_ext::partial_aggregate")
+@_fake("partial_aggregate")
 def _(updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor) -> tuple[Tensor, Tensor]:
     n, d = _shape("partial_aggregate", updates)
     like = updates[0]
     return like.new_empty(d, dtype=aggregate_dtype(like.dtype)), like.new_empty(n + 1, dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::partial_dots")
+@_fake("partial_dots")
 def _(updates: Sequence[Tensor], aggregate: Tensor) -> Tensor:
     return updates[0].new_empty(_shape("partial_dots", updates)[0], dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::update_importance")
+@_fake("update_importance")
 def _(importance: Tensor, cosines: Tensor, alpha: float, floor: float | None) -> Tensor:
     return importance.new_empty(importance.shape, dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::quotas")
+@_fake("quotas")
 def _(importance: Tensor, sizes: Sequence[int], beta: float) -> Tensor:
     return importance.new_empty((importance.shape[0], len(sizes)), dtype=torch.int64)
 
 
-@torch.library.register_fake("cgsv_ext::select")
+@_fake("select")
 def _(aggregate: Tensor, quotas: Tensor, segments: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     n = quotas.shape[0]
     return (
@@ -127,19 +117,19 @@ def _(aggregate: Tensor, quotas: Tensor, segments: Sequence[int] | None) -> tupl
     )
 
 
-@torch.library.register_fake("cgsv_ext::histogram")
+@_fake("histogram")
 def _(aggregate: Tensor, prefixes: Tensor, shift: int, bits: int, segments: Sequence[int] | None) -> Tensor:
     return aggregate.new_empty((*prefixes.shape, 1 << bits), dtype=torch.int64)
 
 
-@torch.library.register_fake("cgsv_ext::download")
+@_fake("download")
 def _(
     aggregate: Tensor, magnitude: Tensor, last_index: Tensor, segments: Sequence[int] | None, out: Tensor
 ) -> None:
     return None
 
 
-@torch.library.register_fake("cgsv_ext::download_")
+@_fake("download_")
 def _(
     parameters: Sequence[Tensor],
     aggregate: Tensor,
@@ -151,7 +141,7 @@ def _(
     return None
 
 
-@torch.library.register_fake("cgsv_ext::reward_step")
+@_fake("reward_step")
 def _(
     updates: Sequence[Tensor],
     importance: Tensor,
@@ -179,7 +169,7 @@ def _(
     )
 
 
-@torch.library.register_fake("cgsv_ext::gram")
+@_fake("gram")
 def _(updates: Sequence[Tensor]) -> Tensor:
     n = _shape("gram", updates)[0]
     return updates[0].new_empty((n, n), dtype=torch.float64)
