@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
@@ -519,10 +519,10 @@ class RewardServer:
     # --------------------------------------------------------------------------------------------- records
 
     @property
-    def log(self) -> Iterator[Refusal | Round]:
+    def log(self) -> tuple[Refusal | Round, ...]:
         """Records of the latest rounds and of updates that were refused, oldest first."""
         with self._lock:
-            return iter(tuple(self._log))
+            return tuple(self._log)
 
     def on_round(self, callback: Callable[[Round], object]) -> None:
         """Have a function called with the record of each round to come.
