@@ -14,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["CLA_10", "DEMO", "FIGURE_2", "FIRST_SEED", "TRIAL_SEEDS", "Experiment", "preset", "sections"]
+__all__ = ["CLA_10", "DEMO", "FIGURE_2", "FIRST_SEED", "TRIAL_SEEDS", "preset", "sections"]
 
 TRIAL_SEEDS = range(100, 110)
 """The seeds on which the settings of digits were chosen."""

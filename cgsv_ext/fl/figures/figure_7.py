@@ -15,7 +15,8 @@ import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 
-from ..presets import Experiment, preset
+from ..experiment import Experiment
+from ..presets import preset
 from ..record import Run
 from ..spec import Spec
 from ..summary import neutral
