@@ -30,6 +30,7 @@ from cgsv_ext import shapley
 
 from ..environment import environment
 from ..metrics import mean_and_error
+from ..presets import FIRST_SEED
 from ..seeds import generator
 from ..table import Table, as_markdown
 from ..threads import one_thread
@@ -124,7 +125,7 @@ def figure_1(
     out: Path,
     *,
     trials: int = 10,
-    seed: int = 2021,
+    seed: int = FIRST_SEED,
     agents: Sequence[int] = AGENTS,
     dimensions: Sequence[int] = DIMENSIONS,
     command: str = "cgsv figure 1",

@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..experiment import Experiment
-from ..presets import preset
+from ..presets import SEEDS, preset
 from ..record import Run
 from ..spec import Spec
 from ..summary import neutral
@@ -37,7 +37,7 @@ SWEEPS = {"the paper's β": PAPER, "a wider sweep": WIDE}
 
 def specs(
     dataset: str = "digits",
-    seeds: Iterable[int] = range(2021, 2026),
+    seeds: Iterable[int] = SEEDS,
     *,
     betas: Iterable[float] = (*PAPER, *WIDE[2:]),
     **changes: Any,
