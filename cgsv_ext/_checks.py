@@ -69,11 +69,15 @@ def parts(op: str, name: str, value: Tensor | Sequence[Tensor], like: Tensor) ->
     return [tensor(op, f"{name}[{i}]", part, like) for i, part in enumerate(value)]
 
 
-def output(op: str, name: str, value: object, like: Tensor | None = None) -> Tensor:
-    """A tensor to write to, which autograd has no claim on."""
+def output(
+    op: str, name: str, value: object, like: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """A tensor to write to, which autograd has no claim on, of the dtype asked for, if one is."""
     out = tensor(op, name, value, like)
     if out.requires_grad:
         raise ValueError(f"{op}(): expected {name} not to require grad, got one that does")
+    if dtype is not None and out.dtype != dtype:
+        raise ValueError(f"{op}(): expected {name} of the dtype asked for, {dtype}, got {out.dtype}")
     return out
 
 

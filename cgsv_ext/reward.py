@@ -257,9 +257,7 @@ def download(
         n = magnitude.shape[0] if magnitude.dim() > 0 else 0
         out = torch.empty((n, aggregate.numel()), dtype=dtype or aggregate.dtype, device=aggregate.device)
     else:
-        out = _checks.output("download", "out", out, aggregate)
-        if dtype is not None and dtype != out.dtype:
-            raise ValueError(f"download(): expected out of the dtype asked for, {dtype}, got {out.dtype}")
+        out = _checks.output("download", "out", out, aggregate, dtype)
     ops.download(aggregate, magnitude, last_index, parts, out)
     written(out)
     return out

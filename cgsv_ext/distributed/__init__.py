@@ -249,6 +249,8 @@ def download(
     selection = _checks.selection(op, selection, u)
     if out is None:
         out = torch.empty((len(selection.magnitude), u.numel()), dtype=dtype or u.dtype, device=u.device)
+    else:
+        out = _checks.output(op, "out", out, u, dtype)
     v = _download(u, selection, held.segments, out)
     return held.rewards(v) if call.where is not None else v
 
