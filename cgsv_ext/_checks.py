@@ -1,19 +1,21 @@
 """What the compiled ops cannot check for themselves: the types of Python arguments, and devices.
 
 Shapes, dtypes, strides, overlaps and the ranges of hyperparameters are checked in csrc/torch/checks.cpp, in
-the same words. A wrong Python type is a TypeError, everything else a ValueError.
+the same words; here again what must be known before an op is called, or where none is. A wrong Python type is
+a TypeError, everything else a ValueError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 from ._load import build_info
-from .types import States, Updates
+from .types import FLOATS, Selection, States, Updates, dtype_name
 
 _INTEGER = (Integral, torch.SymInt)
 _DEVICES = ("cpu", "meta", *(["cuda"] if build_info()["cuda"] else []))
@@ -67,12 +69,25 @@ def parts(op: str, name: str, value: Tensor | Sequence[Tensor], like: Tensor) ->
     return [tensor(op, f"{name}[{i}]", part, like) for i, part in enumerate(value)]
 
 
-def output(op: str, name: str, value: object, like: Tensor | None = None) -> Tensor:
-    """A tensor to write to, which autograd has no claim on."""
+def output(
+    op: str, name: str, value: object, like: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """A tensor to write to, which autograd has no claim on, of the dtype asked for, if one is."""
     out = tensor(op, name, value, like)
     if out.requires_grad:
         raise ValueError(f"{op}(): expected {name} not to require grad, got one that does")
+    if dtype is not None and out.dtype != dtype:
+        raise ValueError(f"{op}(): expected {name} of the dtype asked for, {dtype}, got {out.dtype}")
     return out
+
+
+def floating(op: str, name: str, value: Tensor) -> Tensor:
+    """A tensor of one of the four dtypes."""
+    if value.dtype not in FLOATS:
+        raise ValueError(
+            f"{op}(): expected {name} of float64, float32, bfloat16 or float16, got {dtype_name(value.dtype)}"
+        )
+    return value
 
 
 def number(op: str, name: str, value: object) -> float:
@@ -85,6 +100,35 @@ def number(op: str, name: str, value: object) -> float:
         except OverflowError:
             raise ValueError(f"{op}(): expected {name} to be a float64, got {value!r}") from None
     raise TypeError(f"{op}(): expected {name} to be a number, got {type(value).__name__}")
+
+
+def _number(op: str, name: str, value: object, good: Callable[[float], bool], expected: str) -> float:
+    found = number(op, name, value)
+    if not good(found):
+        raise ValueError(f"{op}(): expected {name} to be {expected}, got {found:g}")
+    return found
+
+
+def gamma(op: str, value: object) -> float:
+    """Γ."""
+    return _number(op, "gamma", value, lambda g: math.isfinite(g) and g > 0, "finite and > 0")
+
+
+def alpha(op: str, value: object) -> float:
+    """α."""
+    return _number(op, "alpha", value, lambda a: 0 <= a <= 1, "in [0, 1]")
+
+
+def beta(op: str, value: object) -> float:
+    """β."""
+    return _number(op, "beta", value, lambda b: b > 0, "> 0 (inf is allowed)")
+
+
+def floor(op: str, value: object) -> float | None:
+    """The least importance."""
+    if value is None:
+        return None
+    return _number(op, "floor", value, lambda f: math.isfinite(f) and f >= 0, "None or finite and ≥ 0")
 
 
 def integer(op: str, name: str, value: object, least: int) -> int:
@@ -103,3 +147,34 @@ def lengths(op: str, name: str, value: object) -> list[int | torch.SymInt]:
     if not all(-(2**63) <= size < 2**63 for size in value):
         raise ValueError(f"{op}(): expected {name} to be 64-bit integers, got {value!r}")
     return [size if isinstance(size, torch.SymInt) else int(size) for size in value]
+
+
+def segments(op: str, value: object, columns: int) -> list[int] | None:
+    """Sizes of consecutive parts of so many columns."""
+    if value is None:
+        return None
+    sizes = [int(size) for size in lengths(op, "segments", value)]
+    if any(size < 0 for size in sizes) or sum(sizes) != columns:
+        raise ValueError(
+            f"{op}(): expected segments that are not negative and sum to D = {columns}, got {sizes}"
+        )
+    return sizes
+
+
+def per_agent(op: str, name: str, value: Tensor, segments: Sequence[int] | None, dtype: torch.dtype) -> None:
+    """(N,), or (N, S) with segments."""
+    if value.dtype != dtype:
+        raise ValueError(f"{op}(): expected {name} of {dtype_name(dtype)}, got {dtype_name(value.dtype)}")
+    n, *rest = value.shape or (0,)
+    if n == 0 or rest != ([] if segments is None else [len(segments)]):
+        expected = "(N,)" if segments is None else f"(N, {len(segments)}), one column per segment"
+        raise ValueError(f"{op}(): expected {name} of shape {expected}, got {tuple(value.shape)}")
+
+
+def selection(op: str, value: object, like: Tensor, of: str = "") -> Selection:
+    """A selection that was handed in; `of` comes before the names of its fields in errors."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{op}(): expected selection to be a Selection, got {type(value).__name__}")
+    return Selection(
+        tensor(op, f"{of}magnitude", value[0], like), tensor(op, f"{of}last_index", value[1], like)
+    )

@@ -10,33 +10,16 @@ differentiable: the dispatcher falls through autograd, and no result requires gr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._load import require
+from .types import aggregate_dtype
 
 require()
 ops = torch.ops.cgsv_ext
-
-_autograd = torch.library.Library("cgsv_ext", "IMPL", "Autograd")
-for _name in (
-    "norms",
-    "partial_norms",
-    "pack_row_",
-    "aggregate",
-    "partial_aggregate",
-    "partial_dots",
-    "update_importance",
-    "quotas",
-    "select",
-    "histogram",
-    "download",
-    "download_",
-    "reward_step",
-    "gram",
-):
-    _autograd.impl(_name, torch.library.fallthrough_kernel)
 
 
 def written(*tensors: Tensor) -> None:
@@ -44,6 +27,11 @@ def written(*tensors: Tensor) -> None:
     if torch.compiler.is_compiling():
         return
     torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
+
+
+def array(value: Tensor, dtype: torch.dtype | None = None) -> Any:
+    """A tensor as the compiled functions that are no ops take it: contiguous, in NumPy."""
+    return value.detach().to("cpu", dtype).resolve_neg().contiguous().numpy()
 
 
 def _shape(op: str, updates: Sequence[Tensor]) -> tuple[int, int]:
@@ -61,61 +49,66 @@ def _per_agent(like: Tensor, n: int, segments: Sequence[int] | None, dtype: torc
     return like.new_empty(shape, dtype=dtype)
 
 
-def _aggregate_dtype(updates: Sequence[Tensor]) -> torch.dtype:
-    return torch.float64 if updates[0].dtype == torch.float64 else torch.float32
+_autograd = torch.library.Library("cgsv_ext", "IMPL", "Autograd")
 
 
-@torch.library.register_fake("cgsv_ext::norms")
+def _fake(name: str) -> Any:
+    """Decorate the fake kernel of an op, which the dispatcher is told to take past autograd."""
+    _autograd.impl(name, torch.library.fallthrough_kernel)
+    return torch.library.register_fake(f"cgsv_ext::{name}")
+
+
+@_fake("norms")
 def _(updates: Sequence[Tensor]) -> Tensor:
     return updates[0].new_empty(_shape("norms", updates)[0], dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::partial_norms")
+@_fake("partial_norms")
 def _(updates: Sequence[Tensor]) -> Tensor:
     return updates[0].new_empty(_shape("partial_norms", updates)[0], dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::pack_row_")
+@_fake("pack_row_")
 def _(row: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return row.new_empty((), dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::aggregate")
+@_fake("aggregate")
 def _(
     updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, d = _shape("aggregate", updates)
     like = updates[0]
     return (
-        like.new_empty(d, dtype=_aggregate_dtype(updates)),
+        like.new_empty(d, dtype=aggregate_dtype(like.dtype)),
         like.new_empty(n, dtype=torch.float64),
         like.new_empty(n, dtype=torch.float64),
     )
 
 
-@torch.library.register_fake("cgsv_ext::partial_aggregate")
+@_fake("partial_aggregate")
 def _(updates: Sequence[Tensor], weights: Tensor, gamma: float, norms: Tensor) -> tuple[Tensor, Tensor]:
     n, d = _shape("partial_aggregate", updates)
     like = updates[0]
-    return like.new_empty(d, dtype=_aggregate_dtype(updates)), like.new_empty(n + 1, dtype=torch.float64)
+    return like.new_empty(d, dtype=aggregate_dtype(like.dtype)), like.new_empty(n + 1, dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::partial_dots")
+@_fake("partial_dots")
 def _(updates: Sequence[Tensor], aggregate: Tensor) -> Tensor:
     return updates[0].new_empty(_shape("partial_dots", updates)[0], dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::update_importance")
+@_fake("update_importance")
 def _(importance: Tensor, cosines: Tensor, alpha: float, floor: float | None) -> Tensor:
     return importance.new_empty(importance.shape, dtype=torch.float64)
 
 
-@torch.library.register_fake("cgsv_ext::quotas")
+@_fake("quotas")
 def _(importance: Tensor, sizes: Sequence[int], beta: float) -> Tensor:
     return importance.new_empty((importance.shape[0], len(sizes)), dtype=torch.int64)
 
 
-@torch.library.register_fake("cgsv_ext::select")
+@_fake("select")
 def _(aggregate: Tensor, quotas: Tensor, segments: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     n = quotas.shape[0]
     return (
@@ -124,19 +117,19 @@ def _(aggregate: Tensor, quotas: Tensor, segments: Sequence[int] | None) -> tupl
     )
 
 
-@torch.library.register_fake("cgsv_ext::histogram")
+@_fake("histogram")
 def _(aggregate: Tensor, prefixes: Tensor, shift: int, bits: int, segments: Sequence[int] | None) -> Tensor:
     return aggregate.new_empty((*prefixes.shape, 1 << bits), dtype=torch.int64)
 
 
-@torch.library.register_fake("cgsv_ext::download")
+@_fake("download")
 def _(
     aggregate: Tensor, magnitude: Tensor, last_index: Tensor, segments: Sequence[int] | None, out: Tensor
 ) -> None:
     return None
 
 
-@torch.library.register_fake("cgsv_ext::download_")
+@_fake("download_")
 def _(
     parameters: Sequence[Tensor],
     aggregate: Tensor,
@@ -148,7 +141,7 @@ def _(
     return None
 
 
-@torch.library.register_fake("cgsv_ext::reward_step")
+@_fake("reward_step")
 def _(
     updates: Sequence[Tensor],
     importance: Tensor,
@@ -163,7 +156,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, d = _shape("reward_step", updates)
     like = updates[0]
-    dtype = _aggregate_dtype(updates)
+    dtype = aggregate_dtype(like.dtype)
     return (
         like.new_empty(n, dtype=torch.float64),
         like.new_empty(n, dtype=torch.float64),
@@ -176,7 +169,7 @@ def _(
     )
 
 
-@torch.library.register_fake("cgsv_ext::gram")
+@_fake("gram")
 def _(updates: Sequence[Tensor]) -> Tensor:
     n = _shape("gram", updates)[0]
     return updates[0].new_empty((n, n), dtype=torch.float64)

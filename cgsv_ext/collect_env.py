@@ -28,7 +28,6 @@ PACKAGES = [
     "pillow",
     "rich",
     "jinja2",
-    "tqdm",
     "flwr",
 ]
 VARIABLES = re.compile(

@@ -213,16 +213,6 @@ def select(
     return Selection(*ops.select(aggregate, quotas, parts))
 
 
-def of_selection(op: str, selection: Selection, like: Tensor) -> Selection:
-    """A selection that was handed in, its types checked."""
-    if not isinstance(selection, tuple) or len(selection) != 2:
-        raise TypeError(f"{op}(): expected selection to be a Selection, got {type(selection).__name__}")
-    return Selection(
-        _checks.tensor(op, "magnitude", selection[0], like),
-        _checks.tensor(op, "last_index", selection[1], like),
-    )
-
-
 def download(
     aggregate: Tensor,
     selection: Selection,
@@ -261,15 +251,13 @@ def download(
             aggregate, selection, segments=segments, dtype=dtype, out=out, group=group
         )
     aggregate = _checks.tensor("download", "aggregate", aggregate)
-    magnitude, last_index = of_selection("download", selection, aggregate)
+    magnitude, last_index = _checks.selection("download", selection, aggregate)
     parts = None if segments is None else _checks.lengths("download", "segments", segments)
     if out is None:
         n = magnitude.shape[0] if magnitude.dim() > 0 else 0
         out = torch.empty((n, aggregate.numel()), dtype=dtype or aggregate.dtype, device=aggregate.device)
     else:
-        out = _checks.output("download", "out", out, aggregate)
-        if dtype is not None and dtype != out.dtype:
-            raise ValueError(f"download(): expected out of the dtype asked for, {dtype}, got {out.dtype}")
+        out = _checks.output("download", "out", out, aggregate, dtype)
     ops.download(aggregate, magnitude, last_index, parts, out)
     written(out)
     return out
@@ -305,7 +293,7 @@ def download_(
         distributed.download_(parameters, aggregate, selection, segments=segments, scale=scale, group=group)
         return
     aggregate = _checks.tensor("download_", "aggregate", aggregate)
-    magnitude, last_index = of_selection("download_", selection, aggregate)
+    magnitude, last_index = _checks.selection("download_", selection, aggregate)
     parts = None if segments is None else _checks.lengths("download_", "segments", segments)
     scale = _checks.number("download_", "scale", scale)
     rows = _checks.rows("download_", "parameters", parameters, aggregate)

@@ -40,13 +40,12 @@ from torch import Tensor
 
 from . import _checks
 from ._load import require
-from ._ops import ops
-from .types import Estimate, Updates
+from ._ops import array, ops
+from .types import Estimate, Updates, dtype_name
 
 __all__ = ["approximate", "banzhaf", "exact", "leave_one_out", "sampled", "value"]
 
 _core = require().shapley
-_FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Progress = Callable[[int, int], object]
 """Called as ``progress(done, total)``, in coalitions; an exception it raises stops the work."""
@@ -74,30 +73,19 @@ def _inputs(
                 raise ValueError(f"{op}(): expected updates of shape (N, D), N ≥ 1 and D ≥ 1, got {shape}")
             n = shape[0]
     else:
-        given = [_floating(op, "gram", _checks.tensor(op, "gram", gram))]
+        given = [_checks.floating(op, "gram", _checks.tensor(op, "gram", gram))]
         n = given[0].shape[0] if given[0].dim() else 0
         if given[0].shape != (n, n) or n == 0:
             raise ValueError(f"{op}(): expected gram of shape (N, N), N ≥ 1, got {tuple(given[0].shape)}")
     if given[0].is_meta:
         raise ValueError(f"{op}(): expected {'gram' if gram is not None else 'updates'} with data, got meta")
     if weights is not None:
-        weights = _floating(op, "weights", _checks.tensor(op, "weights", weights, given[0]))
+        weights = _checks.floating(op, "weights", _checks.tensor(op, "weights", weights, given[0]))
         if weights.shape != (n,):
             raise ValueError(
                 f"{op}(): expected weights of shape ({n},), one entry per agent, got {tuple(weights.shape)}"
             )
     return given, n, weights
-
-
-def _floating(op: str, name: str, value: Tensor) -> Tensor:
-    if value.dtype not in _FLOATING:
-        dtype = str(value.dtype).removeprefix("torch.")
-        raise ValueError(f"{op}(): expected {name} of float64, float32, bfloat16 or float16, got {dtype}")
-    return value
-
-
-def _array(value: Tensor, dtype: torch.dtype) -> Any:
-    return value.detach().to("cpu", dtype).resolve_neg().contiguous().numpy()
 
 
 def _call(op: str, function: Callable[..., Any], *arguments: object) -> Any:
@@ -110,8 +98,8 @@ def _call(op: str, function: Callable[..., Any], *arguments: object) -> Any:
 
 def _game(op: str, given: list[Tensor], n: int, weights: Tensor | None, gram: Tensor | None) -> _Game:
     g = _call(op, ops.gram, given) if gram is None else given[0]
-    w = np.full(n, 1 / n) if weights is None else _array(weights, torch.float64)
-    return _Game(_array(g, torch.float64), w, g.device)
+    w = np.full(n, 1 / n) if weights is None else array(weights, torch.float64)
+    return _Game(array(g, torch.float64), w, g.device)
 
 
 def _tensor(game: _Game, values: npt.NDArray[np.float64]) -> Tensor:
@@ -305,7 +293,7 @@ def _draw(groups: int, n: int, antithetic: bool, stratified: bool, generator: to
         order = order[:, 0, (places + places[:, None]) % n]
     if antithetic:
         order = torch.cat([order, order.flip(2)], dim=1)
-    return _array(order, torch.int64)
+    return array(order, torch.int64)
 
 
 def approximate(
@@ -370,14 +358,14 @@ def value(
     given, n, weights = _inputs("value", updates, weights, gram)
     members = _checks.tensor("value", "coalitions", coalitions, given[0])
     if members.dtype != torch.bool:
-        raise ValueError(f"value(): expected coalitions of bool, got {members.dtype}".replace("torch.", ""))
+        raise ValueError(f"value(): expected coalitions of bool, got {dtype_name(members.dtype)}")
     if members.dim() == 0 or members.shape[-1] != n:
         raise ValueError(
             f"value(): expected coalitions of shape (..., {n}), one entry per agent, "
             f"got {tuple(members.shape)}"
         )
     game = _game("value", given, n, weights, gram)
-    values = _core.value(game.gram, game.weights, _array(members.reshape(-1, n), torch.bool))
+    values = _core.value(game.gram, game.weights, array(members.reshape(-1, n), torch.bool))
     return _tensor(game, values).reshape(members.shape[:-1])
 
 

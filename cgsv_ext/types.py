@@ -1,10 +1,11 @@
-"""The results of a reward step, a valuation and a download, as named tuples, and the types of input."""
+"""The results of a reward step, a valuation and a download, as named tuples; types and dtypes of input."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 Updates: TypeAlias = Tensor | Sequence[Tensor]
@@ -12,6 +13,19 @@ Updates: TypeAlias = Tensor | Sequence[Tensor]
 
 States: TypeAlias = Sequence[Sequence[Tensor]] | Sequence[Mapping[str, Tensor]]
 """N agents' sharded updates, a DTensor a parameter."""
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""What updates and all numbers beside them may be."""
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As errors and files call it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def aggregate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of the aggregate of updates of this dtype."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 class Selection(NamedTuple):

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from . import _checks
 from ._load import require
-from .types import Reward, Selection
+from ._ops import array
+from .types import Reward, Selection, aggregate_dtype, dtype_name
 
 __all__ = ["decode", "encode", "encode_all"]
 
@@ -38,8 +39,7 @@ def _is_bfloat16(op: str, dtype: object) -> bool:
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{op}(): expected dtype to be a torch.dtype, got {type(dtype).__name__}")
     if dtype not in (torch.float32, torch.bfloat16):
-        name = str(dtype).removeprefix("torch.")
-        raise ValueError(f"{op}(): expected dtype float32 or bfloat16, got {name}")
+        raise ValueError(f"{op}(): expected dtype float32 or bfloat16, got {dtype_name(dtype)}")
     return dtype == torch.bfloat16
 
 
@@ -52,16 +52,12 @@ def _rounds(op: str, round: object, since: Sequence[object]) -> tuple[int, list[
     return last, before
 
 
-def _array(value: Tensor) -> Any:
-    return value.detach().cpu().resolve_neg().contiguous().numpy()
-
-
 def _vector(op: str, name: str, value: object, *dtypes: torch.dtype) -> Tensor:
     found = _checks.tensor(op, name, value)
     if found.is_meta:
         raise ValueError(f"{op}(): expected {name} with data, got meta")
     if found.dtype not in dtypes:
-        names = [str(dtype).removeprefix("torch.") for dtype in (*dtypes, found.dtype)]
+        names = [dtype_name(dtype) for dtype in (*dtypes, found.dtype)]
         raise ValueError(f"{op}(): expected {name} of {' or '.join(names[:-1])}, got {names[-1]}")
     if found.dim() != 1:
         raise ValueError(f"{op}(): expected {name} of shape (D,), got {tuple(found.shape)}")
@@ -96,10 +92,8 @@ def encode(reward: Reward, *, dtype: torch.dtype = torch.float32) -> bytes:
     if not isinstance(reward, Reward):
         raise TypeError(f"{op}(): expected reward to be a Reward, got {type(reward).__name__}")
     flat = _vector(op, "reward.flat", reward.flat, *_FLOATING)
-    if flat.dtype not in _AGGREGATE:
-        flat = flat.float()
     last, since = _rounds(op, reward.round, [reward.since])
-    message: bytes = _core.encode(_array(flat), bf16, last, since[0])
+    message: bytes = _core.encode(array(flat, aggregate_dtype(flat.dtype)), bf16, last, since[0])
     return message
 
 
@@ -151,30 +145,11 @@ def encode_all(
     op = "encode_all"
     bf16 = _is_bfloat16(op, dtype)
     u = _vector(op, "aggregate", aggregate, *_AGGREGATE)
-    if not isinstance(selection, tuple) or len(selection) != 2:
-        raise TypeError(f"{op}(): expected selection to be a Selection, got {type(selection).__name__}")
-    magnitude = _checks.tensor(op, "selection.magnitude", selection[0], u)
-    last_index = _checks.tensor(op, "selection.last_index", selection[1], u)
-    sizes = [u.numel()] if segments is None else [int(s) for s in _checks.lengths(op, "segments", segments)]
-    if any(size < 0 for size in sizes) or sum(sizes) != u.numel():
-        raise ValueError(
-            f"{op}(): expected segments that are not negative and sum to D = {u.numel()}, got {sizes}"
-        )
-    wanted = "(N,)" if segments is None else f"(N, {len(sizes)}), one column per segment"
-    for name, value, wanted_dtype in (
-        ("magnitude", magnitude, u.dtype),
-        ("last_index", last_index, torch.int64),
-    ):
-        if value.dtype != wanted_dtype:
-            names = [str(d).removeprefix("torch.") for d in (wanted_dtype, value.dtype)]
-            raise ValueError(f"{op}(): expected selection.{name} of {names[0]}, got {names[1]}")
-        shape = tuple(value.shape)
-        if (
-            len(shape) != (1 if segments is None else 2)
-            or shape[0] == 0
-            or shape[1:] not in ((), (len(sizes),))
-        ):
-            raise ValueError(f"{op}(): expected selection.{name} of shape {wanted}, got {shape}")
+    magnitude, last_index = _checks.selection(op, selection, u, of="selection.")
+    parts = _checks.segments(op, segments, u.numel())
+    sizes = [u.numel()] if parts is None else parts
+    _checks.per_agent(op, "selection.magnitude", magnitude, parts, u.dtype)
+    _checks.per_agent(op, "selection.last_index", last_index, parts, torch.int64)
     n = magnitude.shape[0]
     if last_index.shape != magnitude.shape:
         raise ValueError(
@@ -186,9 +161,9 @@ def encode_all(
         raise ValueError(f"{op}(): expected since of {n} rounds, one an agent, got {len(each)}")
     last, before = _rounds(op, round, each)
     messages: list[bytes] = _core.encode_all(
-        _array(u),
-        _array(magnitude).reshape(n, len(sizes)),
-        _array(last_index).reshape(n, len(sizes)),
+        array(u),
+        array(magnitude).reshape(n, len(sizes)),
+        array(last_index).reshape(n, len(sizes)),
         sizes,
         bf16,
         last,
@@ -244,11 +219,11 @@ def decode(data: Bytes, *, size: int | None = None, limit: int | None = None) ->
 def _buffer(op: str, data: Any) -> memoryview:
     if isinstance(data, Tensor):
         if data.dtype != torch.uint8 or data.dim() != 1:
-            dtype = str(data.dtype).removeprefix("torch.")
+            dtype = dtype_name(data.dtype)
             raise ValueError(
                 f"{op}(): expected a uint8 tensor of shape (bytes,), got {dtype} of {tuple(data.shape)}"
             )
-        data = _array(data)
+        data = array(data)
     try:
         view = memoryview(data)
     except TypeError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from cgsv_ext.fl import Run
-from cgsv_ext.fl.presets import Experiment, preset
+from cgsv_ext.fl.experiment import Experiment
+from cgsv_ext.fl.presets import preset
 
 
 def made_up(experiment: Experiment, mechanism: str, seed: int, accuracies=None, **tensors) -> Run:

@@ -309,6 +309,13 @@ def uneven_rows(group: Any) -> None:
     cgsv_ext.norms(normal(2, 5 + dist.get_rank(group)), group=group, dim="agents")
 
 
+def download_into(group: Any, columns: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """What is downloaded as `dtype` to a float32 tensor, of so many columns on each rank."""
+    d = columns[dist.get_rank(group)]
+    all_of_it = cgsv_ext.Selection(torch.zeros(2), torch.full((2,), d - 1))
+    return cgsv_ext.download(torch.ones(d), all_of_it, dtype=dtype, out=torch.zeros(2, d), group=group)
+
+
 def call(group: Any, function: str, arguments: tuple[Any, ...]) -> None:
     options = {"gamma": 0.5} if function == "aggregate" else {}
     getattr(cgsv_ext, function)(*arguments, group=group, **options)

@@ -7,13 +7,13 @@ from typing import Any
 
 import gpu
 import oracle
+import partial_reference
 import pytest
 import torch
 from oracle import AGGREGATE_DTYPES, DTYPES, assert_same_bits, assert_same_but_nans, assert_same_selection
 from torch import Tensor
 
 import cgsv_ext
-from cgsv_ext import _partial
 
 pytestmark = gpu.needs_cuda
 ops = torch.ops.cgsv_ext
@@ -88,7 +88,7 @@ def test_packed_rows_have_the_same_bits(source: torch.dtype, dtype: torch.dtype)
 def test_counts_are_the_same(kind: str, dtype: torch.dtype) -> None:
     d, parts = 300_007, [100_000, 0, 7, 200_000]
     u, bits = oracle.hard(kind, d, dtype), 31 if dtype == torch.float32 else 63
-    keys = _partial.keys(u)[:: d // 50]
+    keys = partial_reference.keys(u)[:: d // 50]
     for shift, prefixes, segments in (
         (bits - 11, keys[:1] * 0, None),
         (bits - 21, keys >> (bits - 11), None),

@@ -130,6 +130,14 @@ def test_the_other_functions_refuse_in_the_same_words(
         assert got.endswith(text)
 
 
+def test_out_is_of_the_dtype_asked_for_also_where_there_is_no_column(pool: Pool) -> None:
+    text = "download(): expected out of the dtype asked for, torch.float64, got torch.float32"
+    assert pool.errors(2, sharded.download_into, [3, 0], torch.float64) == [(ValueError, text)] * 2
+    some, none = pool(2, sharded.download_into, [3, 0], torch.float32)
+    assert torch.equal(some, torch.ones(2, 3))
+    assert none.shape == (2, 0)
+
+
 def test_a_group_is_a_process_group() -> None:
     x = torch.zeros(2, 3)
     with pytest.raises(TypeError, match=r"reward_step\(\): expected group to be a ProcessGroup, got str"):

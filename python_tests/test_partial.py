@@ -1,4 +1,4 @@
-"""What a rank computes of its own columns, against its specification in cgsv_ext/_partial.py."""
+"""What a rank computes of its own columns, against its specification in partial_reference.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle
+import partial_reference
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +17,6 @@ from oracle import DTYPES, assert_same_bits
 from torch import Tensor
 
 import cgsv_ext
-from cgsv_ext import _partial
 
 ops = torch.ops.cgsv_ext
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=oracle.name)
@@ -48,7 +48,7 @@ def test_sums_of_any_columns(
     updates = as_rows(x, listed)
     weights = importance if options["weights"] is None else options["weights"]
     squares, norms = ops.partial_norms(updates), cgsv_ext.norms(x)
-    torch.testing.assert_close(squares, _partial.partial_norms(updates), rtol=1e-6, atol=0)
+    torch.testing.assert_close(squares, partial_reference.partial_norms(updates), rtol=1e-6, atol=0)
     assert_same_bits(root(squares), norms)
 
     u, dots = ops.partial_aggregate(updates, weights, options["gamma"], norms)
@@ -57,7 +57,7 @@ def test_sums_of_any_columns(
     length = root(dots[-1:])
     good = (norms > 0) & norms.isfinite() & (length > 0) & length.isfinite()
     assert_same_bits(torch.where(good, (dots[:-1] / (norms * length)).clamp(-1, 1), 0.0), cosines)
-    _, expected = _partial.partial_aggregate(updates, weights, options["gamma"], norms)
+    _, expected = partial_reference.partial_aggregate(updates, weights, options["gamma"], norms)
     assert ((dots - expected).abs() <= 2e-6 * spread_of(x, u)).all()
 
 
@@ -105,7 +105,7 @@ def test_products_with_any_aggregate(
     x, _, _ = oracle.arguments(case, dtype, device)
     # Of any alignment, and not made of these rows.
     u = oracle.normal(x.shape[1] + 1, seed=1, dtype=oracle.aggregate_dtype(dtype)).to(device)[1:]
-    dots, expected = ops.partial_dots(as_rows(x, listed), u), _partial.partial_dots([x], u)
+    dots, expected = ops.partial_dots(as_rows(x, listed), u), partial_reference.partial_dots([x], u)
     assert dots.shape == expected.shape
     finite = expected.isfinite()
     assert_same_bits(dots.isfinite(), finite)
@@ -123,7 +123,7 @@ def some_prefixes(u: Tensor, shape: tuple[int, ...], above: int, seed: int) -> T
     """Those of entries, some more than once, and some of none."""
     g = oracle.generator(seed)
     count = math.prod(shape)
-    keys = _partial.keys(u)[torch.randint(0, len(u), (count,), generator=g)] >> above
+    keys = partial_reference.keys(u)[torch.randint(0, len(u), (count,), generator=g)] >> above
     none = torch.tensor([-1, -(2**63), 2**63 - 1, 2**33, 7])[torch.randint(0, 5, (count,), generator=g)]
     return torch.where(torch.rand(count, generator=g) < 0.2, none, keys).view(shape)
 
@@ -159,7 +159,7 @@ def test_counts_of_any_digit(
     shape = (n,) if segments is None else (n, len(segments))
     prefixes = some_prefixes(u, shape, shift + bits, seed)
     got = ops.histogram(u.to(device), prefixes.to(device), shift, bits, segments)
-    assert_same_bits(got.cpu(), _partial.histogram(u, prefixes, shift, bits, segments))
+    assert_same_bits(got.cpu(), partial_reference.histogram(u, prefixes, shift, bits, segments))
 
 
 @aggregate_dtypes
@@ -177,7 +177,7 @@ def test_digit_by_digit_to_a_selection(device: torch.device, dtype: torch.dtype,
         place = (through < left[:, None]).sum(1, keepdim=True)
         left -= torch.where(place > 0, through.gather(1, (place - 1).clamp(min=0)), 0)[:, 0]
         prefix = (prefix << bits) + (1 << bits) - 1 - place[:, 0]
-    assert_same_bits(prefix, _partial.keys(cgsv_ext.select(u, quotas).magnitude))
+    assert_same_bits(prefix, partial_reference.keys(cgsv_ext.select(u, quotas).magnitude))
     ties = ops.histogram(u, prefix >> 1, 0, 1, None).gather(1, (prefix & 1)[:, None])[:, 0]
     assert ((left >= 1) & (left <= ties)).all()
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import oracle
+import partial_reference
 import results
 import torch
 from torch import Tensor
 
 import cgsv_ext
-from cgsv_ext import Selection, _partial
+from cgsv_ext import Selection
 
 ops = torch.ops.cgsv_ext
 
@@ -70,7 +71,7 @@ def _selections(device: torch.device) -> Iterator[tuple[Any, Any]]:
             got = cgsv_ext.select(u.to(device), q.to(device))
             yield Selection(*(t.cpu() for t in got)), expected
             for parts in (None, [7_000, 0, 13_011]):
-                prefixes = _partial.keys(expected.magnitude) >> 20
+                prefixes = partial_reference.keys(expected.magnitude) >> 20
                 prefixes = prefixes if parts is None else prefixes[:, None].repeat(1, 3)
                 counts = ops.histogram(u.to(device), prefixes.to(device), 10, 10, parts)
                 yield counts.cpu(), ops.histogram(u, prefixes, 10, 10, parts)

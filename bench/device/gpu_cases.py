@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import cuda_graph
 import floor
+import partial_reference
 import peers
 import torch
 from cases import Size
 from torch import Tensor
 
 from cgsv_ext import (
-    _partial,
     aggregate,
     download,
     download_,
@@ -180,7 +180,7 @@ def _ops(inputs: Inputs) -> Iterator[Runner]:
     yield Runner("update_importance", lambda: update_importance(r, cosines))
     yield Runner("quotas", lambda: quotas(r, d))
     yield Runner("select", lambda: select(u, q), floor.select(d))
-    prefixes = _partial.keys(selection.magnitude) >> 20
+    prefixes = partial_reference.keys(selection.magnitude) >> 20
     yield Runner("histogram", lambda: ops.histogram(u, prefixes, 10, 10, None), floor.select(d))
     yield Runner("download, out=", lambda: download(u, selection, out=out), floor.download(n, d))
     yield Runner("download_", lambda: download_(out, u, selection), floor.download_(n, d), inputs.clear)

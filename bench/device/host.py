@@ -10,13 +10,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import partial_reference
 import pytest
 import torch
 from cases import CNN, Size, importance, quotas, updates
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import cgsv_ext
-from cgsv_ext import _partial
 
 ops = torch.ops.cgsv_ext
 
@@ -46,7 +46,7 @@ def _call(what: str, size: Size) -> Callable[[], object]:
     q, out = quotas(size).to(DEVICE), torch.zeros(size, device=DEVICE)
     u, cosines, norms = cgsv_ext.aggregate(x, r, gamma=0.5)
     selection = cgsv_ext.select(u, q)
-    parts, prefixes = x[0].chunk(100), _partial.keys(selection.magnitude) >> 20
+    parts, prefixes = x[0].chunk(100), partial_reference.keys(selection.magnitude) >> 20
     calls: dict[str, Callable[[], object]] = {
         "reward_step": lambda: cgsv_ext.reward_step(x, r, out=out),
         "reward_step, dense=False": lambda: cgsv_ext.reward_step(x, r, dense=False),

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ..fl.figures import FIGURES, figure_1, write
+from ..fl.presets import FIRST_SEED
 from .options import add_changes, add_data, add_running, changes, positive
 from .running import make, seeds, user_errors
 
@@ -40,7 +41,7 @@ def _configure_1(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("cgsv-figure-1"), help="where to write: %(default)s")
     parser.add_argument("--trials", type=positive, default=10, help="draws per point: %(default)s")
-    parser.add_argument("--seed", type=int, default=2021, help="of all draws: %(default)s")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of all draws: %(default)s")
     parser.add_argument(
         "--agents", type=_agents, nargs="+", metavar="N", help="at D = 1024, up to 32: by default 5 to 20"
     )

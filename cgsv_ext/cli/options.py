@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..fl import experiment
 from ..fl.experiment import FIELDS, Experiment, registries
-from ..fl.presets import FIRST_SEED, datasets
+from ..fl.presets import FIRST_SEED, SEEDS, datasets
 
 _CHANGE = "change "
 """Before the name of a field in the parsed arguments; no option of a command is called so."""
@@ -36,7 +36,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR", help="folder of the dataset's files; digits needs none"
     )
     parser.add_argument(
-        "--seeds", type=positive, default=5, help=f"how many, from {FIRST_SEED}: by default %(default)s"
+        "--seeds",
+        type=positive,
+        default=len(SEEDS),
+        help=f"how many, from {FIRST_SEED}: by default %(default)s",
     )
 
 

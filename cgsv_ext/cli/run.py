@@ -7,9 +7,10 @@ import argparse
 from rich.console import Console
 
 from ..fl.data import load
+from ..fl.experiment import Experiment
 from ..fl.mechanism import MECHANISMS
 from ..fl.partition import describe
-from ..fl.presets import Experiment, preset, sections
+from ..fl.presets import preset, sections
 from ..fl.report.tables import agents_table, mechanisms_table
 from ..fl.spec import Spec
 from ..fl.summary import heading, label, summarise

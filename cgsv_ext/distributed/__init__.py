@@ -27,14 +27,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import reward
+from .. import _checks, reward
 from .._ops import ops
-from ..types import Aggregation, RewardStep, Selection
-from . import held as check
+from ..types import Aggregation, RewardStep, Selection, dtype_name
 from .agents import Agents
 from .columns import Columns, first_weights, is_valid
 from .cost import exchanges
-from .held import Held
+from .held import Held, one_per_agent, output, plain, vectors
 from .ranks import Collective, Ranks, traffic
 from .terms import agree
 
@@ -70,7 +69,7 @@ class _Call:
         def terms() -> tuple[Held, tuple[int, int], dict[str, object]]:
             held = self.held(segments)
             common: dict[str, object] = {"dim": "agents" if self.by_agents else "columns"}
-            common["dtype of updates"] = check.name(held.like.dtype)
+            common["dtype of updates"] = dtype_name(held.like.dtype)
             if self.by_agents:
                 common |= {"number of columns": held.columns, "segments": _digest(held.segments)}
             else:
@@ -87,8 +86,8 @@ class _Call:
         if self.dim not in ("columns", "agents"):
             raise ValueError(f"{self.op}(): expected dim to be 'columns' or 'agents', got {self.dim!r}")
         if self.where is None:
-            held = check.plain(self.op, self.what, self.value, least=0 if self.by_agents else 1)
-            held.segments = check.segments(self.op, segments, held.columns)
+            held = plain(self.op, self.what, self.value, least=0 if self.by_agents else 1)
+            held.segments = _checks.segments(self.op, segments, held.columns)
             return held
         from . import dtensor
 
@@ -145,12 +144,12 @@ def aggregate(
     op = "aggregate"
 
     def read(held: Held) -> dict[str, object]:
-        check.vectors(op, held.like, given, needed="weights")
-        return {"gamma": check.gamma(op, gamma), **_entries(**given)}
+        vectors(op, held.like, given, needed="weights")
+        return {"gamma": _checks.gamma(op, gamma), **_entries(**given)}
 
     given = {"weights": weights, "norms": norms}
     held, spread = _Call(op, "updates", updates, group, dim).agree(read)
-    check.one_per_agent(op, spread.n, **given)
+    one_per_agent(op, spread.n, **given)
     lengths, (p,), _ = spread.exchange(held, norms, weights)
     assert p is not None
     u, cosines = spread.aggregate(held, p, float(gamma), lengths)
@@ -168,9 +167,11 @@ def select(
     def read(held: Held) -> dict[str, object]:
         if held.like.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"{op}(): expected aggregate of float32 or float64, got {check.name(held.like.dtype)}"
+                f"{op}(): expected aggregate of float32 or float64, got {dtype_name(held.like.dtype)}"
             )
-        return {"shape of quotas": tuple(check.quotas(op, quotas, held.like, held.segments).shape)}
+        given = _checks.tensor(op, "quotas", quotas, held.like)
+        _checks.per_agent(op, "quotas", given, held.segments, torch.int64)
+        return {"shape of quotas": tuple(given.shape)}
 
     held, spread = call.agree(read, segments)
     return spread.select(held.flat(), quotas, held)
@@ -197,20 +198,20 @@ def reward_step(
     op = "reward_step"
 
     def read(held: Held) -> dict[str, object]:
-        check.vectors(op, held.like, given, needed="importance")
+        vectors(op, held.like, given, needed="importance")
         if out is not None:
-            check.output(op, out, held, dense)
+            output(op, out, held, dense)
         numbers = {
-            "gamma": check.gamma(op, gamma),
-            "alpha": check.alpha(op, alpha),
-            "beta": check.beta(op, beta),
-            "floor": check.floor(op, floor),
+            "gamma": _checks.gamma(op, gamma),
+            "alpha": _checks.alpha(op, alpha),
+            "beta": _checks.beta(op, beta),
+            "floor": _checks.floor(op, floor),
         }
         return {**numbers, **_entries(**given)}
 
     given = {"importance": importance, "weights": weights, "norms": norms}
     held, spread = _Call(op, "updates", updates, group, dim).agree(read, segments)
-    check.one_per_agent(op, spread.n, **given)
+    one_per_agent(op, spread.n, **given)
 
     lengths, (r, p), sizes = spread.exchange(held, norms, importance, weights)
     assert r is not None
@@ -245,9 +246,11 @@ def download(
     call = _Call(op, "aggregate", _row(op, aggregate), group)
     held = call.held(segments)
     u = held.flat()
-    selection = reward.of_selection(op, selection, u)
+    selection = _checks.selection(op, selection, u)
     if out is None:
         out = torch.empty((len(selection.magnitude), u.numel()), dtype=dtype or u.dtype, device=u.device)
+    else:
+        out = _checks.output(op, "out", out, u, dtype)
     v = _download(u, selection, held.segments, out)
     return held.rewards(v) if call.where is not None else v
 
@@ -271,7 +274,7 @@ def download_(
             f"got {rows.sizes}"
         )
     flat = u.flat()
-    magnitude, last_index = reward.of_selection(op, selection, flat)
+    magnitude, last_index = _checks.selection(op, selection, flat)
     parts: Iterable[tuple[list[Tensor], Tensor, Selection, list[int] | None]]
     if len(rows.blocks) == 1:
         parts = [(rows.blocks[0], flat, Selection(magnitude, last_index), u.segments)]

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from .held import Held, floating, name
-from .held import segments as check_segments
+from .. import _checks
+from ..types import dtype_name
+from .held import Held
 
 
 class Placed:
@@ -112,7 +113,7 @@ def held(op: str, what: str, value: Any, where: Placed) -> Held:
 
 def _matrix(op: str, what: str, value: DTensor, where: Placed) -> Held:
     local = local_of(value)
-    floating(op, what, local)
+    _checks.floating(op, what, local)
     if value.dim() != 2 or value.shape[0] == 0:
         raise ValueError(f"{op}(): expected {what} of shape (N, D), N ≥ 1, got {tuple(value.shape)}")
     if local.shape[1] > 1 and local.stride(1) != 1:
@@ -197,7 +198,7 @@ def _checked(op: str, what: str, agent: list[Any], parameters: list[Any], where:
             raise TypeError(
                 f"{op}(): expected tensor {k} of {what} to be a DTensor like the first, got {kind}"
             )
-        floating(op, what, value)
+        _checks.floating(op, what, value)
         here = Placed(op, f"tensor {k} of {what}", value)
         if (here.mesh, here.placements) != (where.mesh, where.placements) or here.dim not in (None, 0):
             raise ValueError(
@@ -207,7 +208,7 @@ def _checked(op: str, what: str, agent: list[Any], parameters: list[Any], where:
         if value.shape != like.shape or value.dtype != parameters[0].dtype:
             raise ValueError(
                 f"{op}(): expected tensor {k} of {what} of shape {tuple(like.shape)} and "
-                f"{name(parameters[0].dtype)}, got {tuple(value.shape)} and {name(value.dtype)}"
+                f"{dtype_name(parameters[0].dtype)}, got {tuple(value.shape)} and {dtype_name(value.dtype)}"
             )
         local = local_of(value)
         if not local.is_contiguous():
@@ -223,7 +224,7 @@ def split(op: str, value: Any, where: Placed, given: Held, segments: Any) -> Non
     parts = [value] if isinstance(value, DTensor) else leaves(value[0])
     matrix = isinstance(value, DTensor)
     whole = [value.shape[1]] if matrix else [leaf.numel() for leaf in parts]
-    sizes = check_segments(op, segments, sum(whole)) or []
+    sizes = _checks.segments(op, segments, sum(whole)) or []
     if len(parts) == 1 and parts[0].dim() == 1 + matrix:
         given.pieces_of = None
         given.segments = (

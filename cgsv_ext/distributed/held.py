@@ -1,12 +1,11 @@
-"""What a rank holds of the agents' updates, and the checks of it and of everything else that is handed in.
+"""What a rank holds of the agents' updates, and the checks of it and of what comes with it.
 
 In the words of csrc/torch/checks.cpp: there they would come after the first exchange, too late for others.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-def name(dtype: torch.dtype) -> str:
-    """As errors call it."""
-    return str(dtype).removeprefix("torch.")
+from ..types import aggregate_dtype, dtype_name
 
 
 @dataclass
@@ -54,8 +47,7 @@ class Held:
 
     def nothing(self) -> Tensor:
         """An aggregate of no columns."""
-        wide = self.like.dtype == torch.float64
-        return torch.empty(0, dtype=torch.float64 if wide else torch.float32, device=self.like.device)
+        return torch.empty(0, dtype=aggregate_dtype(self.like.dtype), device=self.like.device)
 
     def flat(self) -> Tensor:
         """The columns of a single row."""
@@ -71,19 +63,11 @@ class Held:
         return parts, [1] * len(parts)
 
 
-def floating(op: str, what: str, t: Tensor) -> None:
-    """One of the four dtypes."""
-    if t.dtype not in _DTYPES:
-        raise ValueError(
-            f"{op}(): expected {what} of float64, float32, bfloat16 or float16, got {name(t.dtype)}"
-        )
-
-
 def plain(op: str, what: str, value: Any, like: Tensor | None = None, *, least: int = 1) -> Held:
     """Rows that are ordinary tensors, of any number of columns and at least so many rows."""
     rows = _checks.rows(op, what, value, like)
     first = rows[0]
-    floating(op, what, first)
+    _checks.floating(op, what, first)
     if len(rows) == 1:
         if first.dim() != 2 or first.shape[0] < least:
             raise ValueError(
@@ -98,8 +82,8 @@ def plain(op: str, what: str, value: Any, like: Tensor | None = None, *, least: 
     for i, row in enumerate(rows):
         if row.dtype != first.dtype or row.numel() != first.numel():
             raise ValueError(
-                f"{op}(): expected {what}[{i}] of {first.numel()} elements of {name(first.dtype)} like "
-                f"{what}[0], got {row.numel()} of {name(row.dtype)}"
+                f"{op}(): expected {what}[{i}] of {first.numel()} elements of {dtype_name(first.dtype)} like "
+                f"{what}[0], got {row.numel()} of {dtype_name(row.dtype)}"
             )
         if not row.is_contiguous():
             raise ValueError(f"{op}(): expected {what}[{i}] to be contiguous, got strides {row.stride()}")
@@ -110,7 +94,7 @@ def vectors(op: str, like: Tensor, given: Mapping[str, Any], *, needed: str) -> 
     """Numbers, one of them not optional; how many there are is for :func:`one_per_agent` to check."""
     for what, value in given.items():
         if value is not None or what == needed:
-            floating(op, what, _checks.tensor(op, what, value, like))
+            _checks.floating(op, what, _checks.tensor(op, what, value, like))
 
 
 def one_per_agent(op: str, n: int, **vectors: Tensor | None) -> None:
@@ -120,47 +104,6 @@ def one_per_agent(op: str, n: int, **vectors: Tensor | None) -> None:
             raise ValueError(
                 f"{op}(): expected {what} of shape ({n},), one entry per agent, got {tuple(t.shape)}"
             )
-
-
-def _number(op: str, what: str, value: Any, good: Callable[[float], bool], expected: str) -> float:
-    number = _checks.number(op, what, value)
-    if not good(number):
-        raise ValueError(f"{op}(): expected {what} to be {expected}, got {number:g}")
-    return number
-
-
-def gamma(op: str, value: Any) -> float:
-    """Γ."""
-    return _number(op, "gamma", value, lambda g: math.isfinite(g) and g > 0, "finite and > 0")
-
-
-def alpha(op: str, value: Any) -> float:
-    """α."""
-    return _number(op, "alpha", value, lambda a: 0 <= a <= 1, "in [0, 1]")
-
-
-def beta(op: str, value: Any) -> float:
-    """β."""
-    return _number(op, "beta", value, lambda b: b > 0, "> 0 (inf is allowed)")
-
-
-def floor(op: str, value: Any) -> float | None:
-    """The least importance."""
-    if value is None:
-        return None
-    return _number(op, "floor", value, lambda f: math.isfinite(f) and f >= 0, "None or finite and ≥ 0")
-
-
-def segments(op: str, value: Any, columns: int) -> list[int] | None:
-    """Sizes of consecutive parts of so many columns."""
-    if value is None:
-        return None
-    sizes = [int(size) for size in _checks.lengths(op, "segments", value)]
-    if any(size < 0 for size in sizes) or sum(sizes) != columns:
-        raise ValueError(
-            f"{op}(): expected segments that are not negative and sum to D = {columns}, got {sizes}"
-        )
-    return sizes
 
 
 def output(op: str, value: Any, held: Held, dense: bool) -> Tensor:
@@ -173,23 +116,9 @@ def output(op: str, value: Any, held: Held, dense: bool) -> Tensor:
         raise ValueError(f"{op}(): expected out of shape {shape}, got {tuple(out.shape)}")
     if out.dtype != held.like.dtype:
         raise ValueError(
-            f"{op}(): expected out of the updates' dtype {name(held.like.dtype)}, got {name(out.dtype)}"
+            f"{op}(): expected out of the updates' dtype {dtype_name(held.like.dtype)}, "
+            f"got {dtype_name(out.dtype)}"
         )
     if not out.is_contiguous():
         raise ValueError(f"{op}(): expected out to be contiguous, got strides {out.stride()}")
     return out
-
-
-def quotas(op: str, value: Any, u: Tensor, sizes: Sequence[int] | None) -> Tensor:
-    """(N,) or (N, S)."""
-    q = _checks.tensor(op, "quotas", value, u)
-    expected = "(N,)" if sizes is None else f"(N, {len(sizes)}), one column per segment"
-    if q.dtype != torch.int64:
-        raise ValueError(f"{op}(): expected quotas of int64, got {name(q.dtype)}")
-    if (
-        q.dim() != (1 if sizes is None else 2)
-        or len(q) == 0
-        or (sizes is not None and q.shape[1] != len(sizes))
-    ):
-        raise ValueError(f"{op}(): expected quotas of shape {expected}, got {tuple(q.shape)}")
-    return q

@@ -13,11 +13,12 @@ made of the runs).
 
 from .adversary import ADVERSARIES
 from .data import DATASETS, Dataset, load
+from .experiment import Experiment
 from .mechanism import MECHANISMS, Mechanism, Outcome
 from .metrics import rho
 from .model import MODELS
 from .partition import PARTITIONS
-from .presets import CLA_10, FIGURE_2, Experiment, preset
+from .presets import CLA_10, FIGURE_2, preset
 from .record import Run
 from .rounds import run
 from .store import Spec, Store, run_all

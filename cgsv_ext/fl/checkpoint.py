@@ -93,7 +93,7 @@ class State:
 
 def _run(history: Run) -> dict[str, Any]:
     """What tells one run from another: what the key of its spec is made of."""
-    spec = Spec(history.experiment, history.mechanism, history.seed, history.log_shapley)
+    spec = Spec.of(history)
     own = {"mechanism": spec.mechanism, "seed": spec.seed, "log_shapley": spec.log_shapley}
     return spec.settings | own
 

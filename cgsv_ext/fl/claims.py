@@ -14,9 +14,10 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from .experiment import Experiment
 from .metrics import correlations, fairness, is_descending, mean_and_error
 from .partition import noise_shares
-from .presets import FIGURE_2, TRIAL_SEEDS, Experiment, preset
+from .presets import FIGURE_2, TRIAL_SEEDS, preset
 from .record import Run
 from .summary import federation, heading, is_preset, label, neutral
 from .table.text import or_undefined

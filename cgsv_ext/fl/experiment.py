@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .optimizer import OPTIMIZERS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -37,7 +39,7 @@ class Experiment:
     epochs: int | None = None
     """Passes over its own data an agent makes in a round, shuffled anew each time."""
     optimizer: str = "SGD"
-    """The agents' local optimizer: SGD or Adam."""
+    """The agents' local optimizer, a name in ``OPTIMIZERS``."""
     decay: float = 1.0
     """What the learning rate is multiplied by after every round."""
     samples: int | None = None
@@ -159,7 +161,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "gamma": ("finite and above 0", _positive),
     "steps": ("None or an integer of at least 1", _optional(_count)),
     "epochs": ("None or an integer of at least 1", _optional(_count)),
-    "optimizer": ("SGD or Adam", lambda value: value in ("SGD", "Adam")),
+    "optimizer": (" or ".join(OPTIMIZERS), lambda value: value in [*OPTIMIZERS]),
     "decay": ("above 0 and at most 1", lambda value: _share(value) and value > 0),
     "samples": ("None or an integer of at least 1", _optional(_count)),
     "exponent": ("finite and at least 0", _not_negative),

@@ -14,12 +14,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["CLA_10", "DEMO", "FIGURE_2", "FIRST_SEED", "TRIAL_SEEDS", "Experiment", "preset", "sections"]
+__all__ = ["CLA_10", "DEMO", "FIGURE_2", "FIRST_SEED", "SEEDS", "TRIAL_SEEDS", "preset", "sections"]
 
 TRIAL_SEEDS = range(100, 110)
 """The seeds on which the settings of digits were chosen."""
 FIRST_SEED = 2021
 """Results are of this seed and those after it, which no setting was chosen on."""
+SEEDS = range(FIRST_SEED, FIRST_SEED + 5)
+"""Those that are run where nothing else is said."""
 
 
 @cache

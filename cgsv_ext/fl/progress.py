@@ -132,13 +132,13 @@ class Progress:
                 spent = (time.perf_counter() - item.began) / item.done
             if spent:
                 for kind in item.kinds:
-                    paces.setdefault(kind, []).append(spent / work(item.spec.experiment))
+                    paces.setdefault(kind, []).append(spent / samples_trained(item.spec.experiment))
         if not paces:
             return 0.0, None
         over = left = 0.0
         for item in self._items:
             known = next(paces[kind] for kind in item.kinds if kind in paces)
-            whole = sum(known) / len(known) * work(item.spec.experiment)
+            whole = sum(known) / len(known) * samples_trained(item.spec.experiment)
             over += whole * item.done
             left += whole * (1 - item.done)
         return over / (over + left), left / min(self._jobs, max(1, sum(i.done < 1 for i in self._items)))
@@ -152,7 +152,7 @@ class Progress:
         self._status.plain = "\n".join(i.status for i in self._items if i.began is not None and i.done < 1)
 
 
-def work(experiment: Experiment) -> float:
+def samples_trained(experiment: Experiment) -> float:
     """How many samples all agents train on in all rounds; in epochs over all data, in units of the data."""
     e = experiment
     if e.steps is not None:

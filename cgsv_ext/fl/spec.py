@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .experiment import Experiment
 from .mechanism import MECHANISMS, SETTINGS
+from .record import Run
 
 FORMAT = 1
 """Part of every key: to be raised when the same settings come to other results than before."""
@@ -30,6 +31,11 @@ class Spec:
     """A name in ``MECHANISMS``."""
     seed: int
     log_shapley: bool = False
+
+    @classmethod
+    def of(cls, run: Run) -> Spec:
+        """What a run was asked for with."""
+        return cls(run.experiment, run.mechanism, run.seed, run.log_shapley)
 
     def __post_init__(self) -> None:
         """Refuse a mechanism that is not there."""

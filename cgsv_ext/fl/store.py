@@ -43,7 +43,7 @@ class Store:
         run = _load(self.folder / spec.path)
         if run is None:
             return None
-        if _spec(run).key != spec.key:  # a file that was renamed, or whose key means something else by now
+        if Spec.of(run).key != spec.key:  # a file that was renamed, or whose key means something else by now
             warnings.warn(f"{self.folder / spec.path}: not the run its name says; not used", stacklevel=2)
             return None
         return replace(run, experiment=spec.experiment)
@@ -56,7 +56,7 @@ class Store:
         """
         # New tensors: a view would be saved with all it is a part of.
         parameters, server = run.parameters.new_empty(len(run.parameters), 0), run.server.new_empty(0)
-        replace(run, parameters=parameters, server=server).save(self.folder / _spec(run).path)
+        replace(run, parameters=parameters, server=server).save(self.folder / Spec.of(run).path)
 
     def runs(self) -> Iterator[Run]:
         """All runs there are, by file name; other files are passed over with a warning."""
@@ -247,10 +247,6 @@ def _there(run: Run | None, spec: Spec) -> Run:
             f"run_all(): expected {spec} in the store after it had run; was the folder emptied?"
         )
     return replace(run, experiment=spec.experiment)  # specs are equal whatever their titles
-
-
-def _spec(run: Run) -> Spec:
-    return Spec(run.experiment, run.mechanism, run.seed, run.log_shapley)
 
 
 def _load(path: Path) -> Run | None:

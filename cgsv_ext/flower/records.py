@@ -25,14 +25,14 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from ..server.template import FLOATS
+from ..types import FLOATS, dtype_name
 
 STATE = "cgsv.state"
 REWARD = "cgsv.reward"
 UPDATE = "cgsv.update"
 
 _WIRE, _RAW = "cgsv_ext.wire", "cgsv_ext.raw"
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
+_DTYPES = {dtype_name(dtype): dtype for dtype in FLOATS}
 
 
 class ToAgent(NamedTuple):
@@ -100,7 +100,7 @@ class FromAgent(NamedTuple):
         if self.update is not None:
             # Flower's own form for arrays costs two copies more on each side.
             flat = self.update.contiguous()
-            name, data = str(flat.dtype).removeprefix("torch."), flat.view(torch.uint8).numpy().tobytes()
+            name, data = dtype_name(flat.dtype), flat.view(torch.uint8).numpy().tobytes()
             content[UPDATE] = ArrayRecord({"flat": Array(name, tuple(flat.shape), _RAW, data)})
 
     @classmethod

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
@@ -20,12 +20,12 @@ from torch.nn import Module
 from .. import _checks, wire
 from ..pack import pack_row_
 from ..reward import reward_step
-from ..types import Reward, RewardStep, Structured
+from ..types import FLOATS, Reward, Structured, aggregate_dtype, dtype_name
 from . import state
 from .ledger import Entry, Ledger
 from .members import Member, Members
 from .records import AgentId, Refusal, Refused, Round, is_id
-from .template import FLOATS, Template
+from .template import Template
 
 logger = logging.getLogger("cgsv_ext.server")
 
@@ -99,10 +99,10 @@ class RewardServer:
     ) -> None:
         op = "RewardServer"
         self.template = template if isinstance(template, Template) else Template(template)
-        self.gamma = _checks.number(op, "gamma", gamma)
-        self.alpha = _checks.number(op, "alpha", alpha)
-        self.beta = _checks.number(op, "beta", beta)
-        self.floor = None if floor is None else _checks.number(op, "floor", floor)
+        self.gamma = _checks.gamma(op, gamma)
+        self.alpha = _checks.alpha(op, alpha)
+        self.beta = _checks.beta(op, beta)
+        self.floor = _checks.floor(op, floor)
         _one_of("segments", segments, (None, "layers"))
         _one_of("absent", absent, ("keep", "decay"))
         _one_of("dtype", dtype, (None, *FLOATS))
@@ -117,9 +117,10 @@ class RewardServer:
         _checks.tensor(op, "rows", torch.empty(0, device=self.device))
         self.dtype = dtype or self.template.dtype
         self.max_norm = inf if max_norm is None else _checks.number(op, "max_norm", max_norm)
+        if not self.max_norm > 0:
+            raise ValueError(f"{op}(): expected max_norm > 0, got {self.max_norm:g}")
         self.max_pending = _checks.integer(op, "max_pending", max_pending, 1)
         self.path = None if path is None else _path(op, path)
-        self._try_settings()
 
         self._round = 0
         self._aggregate: Tensor | None = None
@@ -304,8 +305,10 @@ class RewardServer:
             where = "" if len(parts) == 1 else f" in {bad[0] if names is None else repr(names[bad[0]])}"
             return f"expected finite numbers, got NaN or infinity{where}"
         most = max(part.abs().max().item() for part in parts if part.numel())
-        name = str(self.dtype).removeprefix("torch.")
-        return f"expected numbers whose squares a float64 can hold, and that {name} can, got {most:g}"
+        return (
+            f"expected numbers whose squares a float64 can hold, and that {dtype_name(self.dtype)} can, "
+            f"got {most:g}"
+        )
 
     def _take_back(self, upload: _Upload | None) -> None:
         if upload is not None:
@@ -350,11 +353,16 @@ class RewardServer:
 
     def _play(self, agents: tuple[AgentId, ...], start: float) -> Round:
         uploads = [self._uploads[agent] for agent in agents]
-        played = self._reward_step(
+        played = reward_step(
             [upload.row for upload in uploads],
             self._vector(self._members.among(agents)),
-            self._vector([upload.norm for upload in uploads]),
-            self.segments,
+            gamma=self.gamma,
+            alpha=self.alpha,
+            beta=self.beta,
+            floor=self.floor,
+            norms=self._vector([upload.norm for upload in uploads]),
+            segments=self.segments,
+            dense=False,
         )
         found: list[float] = played.importance.tolist()
         quotas: list[int] = played.quotas.reshape(len(agents), -1).sum(dim=1).tolist()
@@ -390,21 +398,6 @@ class RewardServer:
             raise
         return record
 
-    def _reward_step(
-        self, rows: list[Tensor], importance: Tensor, norms: Tensor, segments: list[int] | None = None
-    ) -> RewardStep:
-        return reward_step(
-            rows,
-            importance,
-            gamma=self.gamma,
-            alpha=self.alpha,
-            beta=self.beta,
-            floor=self.floor,
-            norms=norms,
-            segments=segments,
-            dense=False,
-        )
-
     # --------------------------------------------------------------------------------------------- rewards
 
     def pending(self, agent_id: AgentId) -> tuple[int, ...]:
@@ -438,7 +431,7 @@ class RewardServer:
             rounds = self._ledger.pending(agent_id)
             flat = self._ledger.sum(agent_id)
             if flat is None:
-                flat = torch.zeros(self.template.size, dtype=self._aggregate_dtype, device=self.device)
+                flat = torch.zeros(self.template.size, dtype=aggregate_dtype(self.dtype), device=self.device)
             if into is None:
                 member.fetched = self.round if rounds else member.fetched
             else:
@@ -526,10 +519,10 @@ class RewardServer:
     # --------------------------------------------------------------------------------------------- records
 
     @property
-    def log(self) -> Iterator[Refusal | Round]:
+    def log(self) -> tuple[Refusal | Round, ...]:
         """Records of the latest rounds and of updates that were refused, oldest first."""
         with self._lock:
-            return iter(tuple(self._log))
+            return tuple(self._log)
 
     def on_round(self, callback: Callable[[Round], object]) -> None:
         """Have a function called with the record of each round to come.
@@ -587,20 +580,6 @@ class RewardServer:
 
     def _vector(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=self.device)
-
-    @property
-    def _aggregate_dtype(self) -> torch.dtype:
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
-
-    def _try_settings(self) -> None:
-        """Play a round of one on nothing, so that a bad setting is refused now and not in the first round."""
-        nothing = torch.zeros(1, 1)
-        try:
-            self._reward_step([nothing], nothing[0], nothing[0])
-        except ValueError as error:
-            raise ValueError(str(error).replace("reward_step()", "RewardServer()")) from None
-        if not self.max_norm > 0:
-            raise ValueError(f"RewardServer(): expected max_norm > 0, got {self.max_norm:g}")
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

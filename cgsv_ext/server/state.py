@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..types import Selection
+from ..types import Selection, aggregate_dtype, dtype_name
 from .ledger import Entry, Ledger
 from .members import Member, Members
 from .records import is_id
@@ -108,7 +108,7 @@ def _settings(server: RewardServer) -> dict[str, Any]:
         "alpha": server.alpha,
         "beta": server.beta,
         "floor": server.floor,
-        "dtype": str(server.dtype).removeprefix("torch."),
+        "dtype": dtype_name(server.dtype),
         "segments": "layers" if server.segments is not None else None,
         "absent": server.absent,
     }
@@ -172,7 +172,7 @@ def _ledger(server: RewardServer, rows: Any, round: int, members: Members) -> Le
 
 
 def _aggregate(server: RewardServer, value: Any) -> Tensor:
-    return _tensor(server, "aggregate", value, (server.template.size,), server._aggregate_dtype)
+    return _tensor(server, "aggregate", value, (server.template.size,), aggregate_dtype(server.dtype))
 
 
 def _tensor(

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ..types import Structured
-
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+from ..types import FLOATS, Structured, dtype_name
 
 
 class Template:
@@ -246,7 +244,7 @@ def _floats(value: object, shape: torch.Size, name: str) -> Tensor:
     if value.shape != shape:
         raise ValueError(f"expected {name} of shape {tuple(shape)}, got {tuple(value.shape)}")
     if value.dtype not in FLOATS:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+        names = ", ".join(map(dtype_name, FLOATS))
         raise ValueError(f"expected {name} to be one of {names}, got {value.dtype}")
     return value.detach()
 

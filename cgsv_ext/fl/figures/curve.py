@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..experiment import Experiment
 from ..metrics import mean_and_error
-from ..presets import Experiment, preset
+from ..presets import preset
 from ..record import Run
 from ..summary import known_sections, neutral, title
 

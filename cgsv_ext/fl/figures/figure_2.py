@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ..presets import preset
+from ..presets import SEEDS, preset
 from ..record import Run
 from ..spec import Spec
 from .curve import Curve, choose, over_rounds
@@ -30,7 +30,7 @@ PANELS = {"distance": "ℓ$_2$ distance of parameters", "loss": "test loss (nats
 SERVER = "server's from w$_0$"
 
 
-def specs(dataset: str = "digits", seeds: Iterable[int] = range(2021, 2026), **changes: Any) -> list[Spec]:
+def specs(dataset: str = "digits", seeds: Iterable[int] = SEEDS, **changes: Any) -> list[Spec]:
     """List the runs the figure needs."""
     return [Spec(preset(dataset, "figure-2", **changes), "CGSV", seed) for seed in seeds]
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 
-from ..presets import preset
+from ..presets import SEEDS, preset
 from ..record import Run
 from ..spec import Spec
 from .curve import Curve, choose, curve, over_rounds
@@ -25,7 +25,7 @@ PARTITIONS = ("UNI", "POW", "CLA")
 AGENTS = 10
 
 
-def specs(dataset: str = "digits", seeds: Iterable[int] = range(2021, 2026), **changes: Any) -> list[Spec]:
+def specs(dataset: str = "digits", seeds: Iterable[int] = SEEDS, **changes: Any) -> list[Spec]:
     """List the runs the figure needs."""
     seeds = list(seeds)
     return [

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from ..record import Run
-from ..spec import Spec
 from .curve import Curve
-from .three_agents import three_agents_curves, three_agents_draw, three_agents_specs
+from .three_agents import curves_of, draw_panels, specs
+
+__all__ = ["CAPTION", "TITLE", "curves", "draw", "specs"]
 
 TITLE = "Distance of downloads from the aggregate, agents 1 and 3 of three"
 CAPTION = (
@@ -19,16 +19,11 @@ CAPTION = (
 )
 
 
-def specs(dataset: str = "digits", seeds: Iterable[int] = range(2021, 2026), **changes: Any) -> list[Spec]:
-    """List the runs the figure needs."""
-    return three_agents_specs(dataset, seeds, **changes)
-
-
 def curves(runs: Sequence[Run]) -> list[Curve]:
     """Return the means over seeds, a panel for each partition that has runs."""
-    return three_agents_curves(runs, "reward_distance")
+    return curves_of(runs, "reward_distance")
 
 
 def draw(runs: Sequence[Run]) -> Figure:
     """Draw what :func:`curves` found."""
-    return three_agents_draw(curves(runs), TITLE, "ℓ$_2$ distance ‖v$_{i,t}$ − u$_{N,t}$‖", sharey=False)[0]
+    return draw_panels(curves(runs), TITLE, "ℓ$_2$ distance ‖v$_{i,t}$ − u$_{N,t}$‖", sharey=False)[0]

@@ -15,7 +15,8 @@ import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 
-from ..presets import Experiment, preset
+from ..experiment import Experiment
+from ..presets import SEEDS, preset
 from ..record import Run
 from ..spec import Spec
 from ..summary import neutral
@@ -36,7 +37,7 @@ SWEEPS = {"the paper's β": PAPER, "a wider sweep": WIDE}
 
 def specs(
     dataset: str = "digits",
-    seeds: Iterable[int] = range(2021, 2026),
+    seeds: Iterable[int] = SEEDS,
     *,
     betas: Iterable[float] = (*PAPER, *WIDE[2:]),
     **changes: Any,

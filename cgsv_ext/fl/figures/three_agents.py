@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..presets import preset
+from ..presets import SEEDS, preset
 from ..record import Run
 from ..spec import Spec
 from .curve import Curve, choose, over_rounds
@@ -26,8 +26,8 @@ LOOKS: dict[str, Any] = {
 }
 
 
-def three_agents_specs(dataset: str, seeds: Iterable[int], **changes: Any) -> list[Spec]:
-    """List the runs that all three figures need."""
+def specs(dataset: str = "digits", seeds: Iterable[int] = SEEDS, **changes: Any) -> list[Spec]:
+    """List the runs the figure needs, the same for all three."""
     seeds = list(seeds)
     return [
         Spec(preset(dataset, partition, AGENTS, **changes), "CGSV", seed)
@@ -36,7 +36,7 @@ def three_agents_specs(dataset: str, seeds: Iterable[int], **changes: Any) -> li
     ]
 
 
-def three_agents_curves(runs: Sequence[Run], quantity: str) -> list[Curve]:
+def curves_of(runs: Sequence[Run], quantity: str) -> list[Curve]:
     """One field of the runs over rounds, a panel for each partition that has runs."""
     found = []
     for partition in PARTITIONS:
@@ -47,7 +47,7 @@ def three_agents_curves(runs: Sequence[Run], quantity: str) -> list[Curve]:
 
 
 @mpl.rc_context(LOOK)
-def three_agents_draw(
+def draw_panels(
     found: Sequence[Curve], title: str, ylabel: str, *, sharey: bool
 ) -> tuple[Figure, list[Axes]]:
     """Draw the curves, a panel per partition, on a common scale or each on its own."""

@@ -9,12 +9,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..experiment import Experiment
 from ..figures.curve import curve, means_and_errors, over_rounds
 from ..figures.look import LOOK, agent_look, draw_curve, rounds_axis, title
 from ..figures.traits import traits
 from ..partition import Holding, noise_shares
 from ..partition_plot import partition_plot
-from ..presets import Experiment
 from ..record import Run
 from ..summary import Summary
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..claims import Claim, claims
+from ..experiment import Experiment
 from ..figures import FIGURES
 from ..figures.look import WIDE
-from ..presets import Experiment
 from ..record import Run
 from ..spec import Spec
 from ..summary import Summary, federation, heading, label, order, summarise

@@ -8,8 +8,8 @@ from dataclasses import fields
 from torch import Tensor
 
 from ..claims import Claim
+from ..experiment import Experiment
 from ..figures.traits import traits
-from ..presets import Experiment
 from ..record import Run
 from ..summary import SYMBOLS, Summary
 from ..table import Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-from ..presets import Experiment
+from ..experiment import Experiment
 from ..record import Run
 from ..summary import changes, federation, label, order, pair, title
 from .text import count_of_seeds

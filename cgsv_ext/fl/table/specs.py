@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..experiment import Experiment
 from ..mechanism import MECHANISMS
-from ..presets import Experiment, preset, sections
+from ..presets import preset, sections
 from ..spec import Spec
 
 PARTITIONS = ("UNI", "POW", "CLA", "DIR", "NOI")
