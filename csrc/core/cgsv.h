@@ -119,12 +119,12 @@ void pack_row(const PartList& parts, const MutableRows& row, double* norm, const
 // Equations (1) and (3): u_N = Σ_i weights[i] · Γ · Δw_i / norms[i] and cosines[i] = cos(u_i, u_N),
 // over the agents whose norm is valid; a weight that is not finite counts as 0.
 // Reads the updates once.
-void aggregate(const Rows& updates, const double* norms, const double* weights, double gamma,
+void aggregate(const Rows& updates, const double* weights, const double* norms, double gamma,
                void* aggregate, double* cosines, const Threads& threads);
 
 // u_N of the columns at hand, the norms being those of whole rows, and what the cosines are made of:
 // dots[i] = ⟨Δw_i, u_N⟩, 0 for an agent that takes no part, and dots[n] = ‖u_N‖².
-void partial_aggregate(const Rows& updates, const double* norms, const double* weights,
+void partial_aggregate(const Rows& updates, const double* weights, const double* norms,
                        double gamma, void* aggregate, double* dots, const Threads& threads);
 
 // dots[i] = ⟨Δw_i, aggregate⟩, of every row and in float64. The aggregate has as many columns, and the dtype

@@ -43,7 +43,7 @@ void run(const RewardStep& step, const Threads& threads) {
   if (whole && d > few_entries) counted.emplace(slots_for(threads, Chunks(d).count, n * d), d);
   Histogram<A>* const histogram = counted ? &*counted : nullptr;
   std::vector<double> dots(n + 1);
-  aggregate_into<A>(step.updates, step.norms, first_weights(step).data(), step.gamma, u,
+  aggregate_into<A>(step.updates, first_weights(step).data(), step.norms, step.gamma, u,
                     dots.data(), histogram, threads);
   cosines_of(n, dots.data(), step.norms, step.cosines);
   update_importance(n, step.importance, step.cosines, step.alpha, step.floor, step.new_importance);
