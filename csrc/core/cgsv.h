@@ -100,6 +100,24 @@ struct Threads {
                                            void* context) { body(begin, end, context); };
 };
 
+// What a round reads and writes, on a CPU or a GPU. The RewardStep of either adds the numbers that agents
+// come with.
+struct AnyRewardStep {
+  Rows updates;
+  double gamma, alpha, beta, floor;
+  Segments segments;  // count 0: the whole vector is one
+
+  MutableRows rewards;  // n = 0: not wanted
+  double* new_importance;
+  double* cosines;
+  int64_t* quotas;
+  void* aggregate;
+  void* magnitude;
+  int64_t* last_index;
+  double* norms;
+  bool* valid;
+};
+
 // An agent takes part when its norm is finite and positive.
 bool is_valid(double norm);
 
@@ -171,23 +189,10 @@ void gram(const Rows& updates, double* gram, const Threads& threads);
 
 // One round, all of the above but the Gram matrix. In the first round (neither weights nor a non-zero importance) every
 // agent weighs 1/N.
-struct RewardStep {
-  Rows updates;
+struct RewardStep : AnyRewardStep {
   const double* importance;
   const double* weights;      // null: the importance
   const double* given_norms;  // null: measured
-  double gamma, alpha, beta, floor;
-  Segments segments;  // count 0: the whole vector is one
-
-  MutableRows rewards;  // n = 0: not wanted
-  double* new_importance;
-  double* cosines;
-  int64_t* quotas;
-  void* aggregate;
-  void* magnitude;
-  int64_t* last_index;
-  double* norms;
-  bool* valid;
 };
 void reward_step(const RewardStep& step, const Threads& threads);
 
