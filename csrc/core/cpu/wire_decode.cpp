@@ -25,7 +25,7 @@ using cpu::wire_words;
 
 namespace {
 
-// The cursors of a span take 32 bytes a block: with so many positions for each, D / 16 bytes in all.
+// Two 16-byte cursors per block and span: at 512 positions each, D / 16 bytes.
 constexpr int64_t positions_a_cursor = 512;
 
 template <class T>
