@@ -201,7 +201,7 @@ def rewards_by_topk(aggregate: Tensor, quotas: Tensor) -> Tensor:
     return rewards
 
 
-def first_weights(importance: Tensor, weights: Tensor | None) -> Tensor:
+def weights_of(importance: Tensor, weights: Tensor | None) -> Tensor:
     """p of equation (1): the weights if given, else the importance, else 1/N in the first round."""
     if weights is not None:
         return _finite_or_zero(weights)
@@ -225,7 +225,7 @@ def reward_step(
 ) -> RewardStep:
     """One round: equations (1), (3), (4) and (5)."""
     x = _matrix(updates)
-    u, cosines, found = aggregate(x, first_weights(importance, weights), gamma=gamma, norms=norms)
+    u, cosines, found = aggregate(x, weights_of(importance, weights), gamma=gamma, norms=norms)
     r = update_importance(importance, cosines, alpha=alpha, floor=floor)
     q = quotas(r, x.shape[1] if segments is None else segments, beta=beta)
     selection = select(u, q, segments=segments)

@@ -31,7 +31,7 @@ from .. import _checks, reward
 from .._ops import ops
 from ..types import Aggregation, RewardStep, Selection, dtype_name
 from .agents import Agents
-from .columns import Columns, first_weights, is_valid
+from .columns import Columns, is_valid, weights_of
 from .cost import exchanges
 from .held import Held, one_per_agent, output, plain, vectors
 from .ranks import Collective, Ranks, traffic
@@ -215,7 +215,7 @@ def reward_step(
 
     lengths, (r, p), sizes = spread.exchange(held, norms, importance, weights)
     assert r is not None
-    u, cosines = spread.aggregate(held, first_weights(r, p), float(gamma), lengths)
+    u, cosines = spread.aggregate(held, weights_of(r, p), float(gamma), lengths)
     r = ops.update_importance(r, cosines, float(alpha), None if floor is None else float(floor))
     q = ops.quotas(r, [spread.columns] if sizes is None else sizes, float(beta))
     q = q.squeeze(1) if sizes is None else q

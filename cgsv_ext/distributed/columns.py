@@ -94,7 +94,7 @@ def is_valid(norms: Tensor) -> Tensor:
     return (norms > 0) & norms.isfinite()
 
 
-def first_weights(importance: Tensor, weights: Tensor | None) -> Tensor:
+def weights_of(importance: Tensor, weights: Tensor | None) -> Tensor:
     """p of equation (1): the weights if given, else the importance, else 1/N in the first round."""
     p = (importance if weights is None else weights).nan_to_num(0.0, 0.0, 0.0)
     if weights is not None:

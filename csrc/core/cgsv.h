@@ -100,6 +100,24 @@ struct Threads {
                                            void* context) { body(begin, end, context); };
 };
 
+// What a round reads and writes, on a CPU or a GPU. The RewardStep of either adds the numbers that agents
+// come with.
+struct AnyRewardStep {
+  Rows updates;
+  double gamma, alpha, beta, floor;
+  Segments segments;  // count 0: the whole vector is one
+
+  MutableRows rewards;  // n = 0: not wanted
+  double* new_importance;
+  double* cosines;
+  int64_t* quotas;
+  void* aggregate;
+  void* magnitude;
+  int64_t* last_index;
+  double* norms;
+  bool* valid;
+};
+
 // An agent takes part when its norm is finite and positive.
 bool is_valid(double norm);
 
@@ -119,12 +137,12 @@ void pack_row(const PartList& parts, const MutableRows& row, double* norm, const
 // Equations (1) and (3): u_N = Σ_i weights[i] · Γ · Δw_i / norms[i] and cosines[i] = cos(u_i, u_N),
 // over the agents whose norm is valid; a weight that is not finite counts as 0.
 // Reads the updates once.
-void aggregate(const Rows& updates, const double* norms, const double* weights, double gamma,
+void aggregate(const Rows& updates, const double* weights, const double* norms, double gamma,
                void* aggregate, double* cosines, const Threads& threads);
 
 // u_N of the columns at hand, the norms being those of whole rows, and what the cosines are made of:
 // dots[i] = ⟨Δw_i, u_N⟩, 0 for an agent that takes no part, and dots[n] = ‖u_N‖².
-void partial_aggregate(const Rows& updates, const double* norms, const double* weights,
+void partial_aggregate(const Rows& updates, const double* weights, const double* norms,
                        double gamma, void* aggregate, double* dots, const Threads& threads);
 
 // dots[i] = ⟨Δw_i, aggregate⟩, of every row and in float64. The aggregate has as many columns, and the dtype
@@ -171,23 +189,10 @@ void gram(const Rows& updates, double* gram, const Threads& threads);
 
 // One round, all of the above but the Gram matrix. In the first round (neither weights nor a non-zero importance) every
 // agent weighs 1/N.
-struct RewardStep {
-  Rows updates;
+struct RewardStep : AnyRewardStep {
   const double* importance;
   const double* weights;      // null: the importance
   const double* given_norms;  // null: measured
-  double gamma, alpha, beta, floor;
-  Segments segments;  // count 0: the whole vector is one
-
-  MutableRows rewards;  // n = 0: not wanted
-  double* new_importance;
-  double* cosines;
-  int64_t* quotas;
-  void* aggregate;
-  void* magnitude;
-  int64_t* last_index;
-  double* norms;
-  bool* valid;
 };
 void reward_step(const RewardStep& step, const Threads& threads);
 

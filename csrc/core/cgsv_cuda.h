@@ -91,23 +91,10 @@ cudaError_t download_(const Aggregate& aggregate, const Selection& selection,
 cudaError_t gram(const Rows& updates, double* gram, const Stream& stream);
 
 // One round, all of the above but the Gram matrix.
-struct RewardStep {
-  Rows updates;
+struct RewardStep : AnyRewardStep {
   Values importance;
   const Values* weights = nullptr;      // null: the importance
   const Values* given_norms = nullptr;  // null: measured
-  double gamma, alpha, beta, floor;
-  Segments segments;  // count 0: the whole vector is one
-
-  MutableRows rewards;  // n = 0: not wanted
-  double* new_importance;
-  double* cosines;
-  int64_t* quotas;
-  void* aggregate;
-  void* magnitude;
-  int64_t* last_index;
-  double* norms;
-  bool* valid;
 };
 cudaError_t reward_step(const RewardStep& step, const Stream& stream);
 

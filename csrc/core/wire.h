@@ -24,6 +24,11 @@ namespace cgsv::wire {
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is the memory's own byte order");
 
 constexpr int64_t header_bytes = 48;
+// Where in a header its fields begin, after "CGSV".
+struct HeaderAt {
+  static constexpr int64_t version = 4, dtype = 5, reserved = 6, blocks = 8, size = 12, round = 20,
+                           since = 28, body_bytes = 36, crc = 44;
+};
 constexpr int64_t block_header_bytes = 16;
 constexpr int64_t most_blocks = 1 << 16;
 constexpr int64_t most_elements = int64_t(1) << 56;  // byte counts stay far below 2^63

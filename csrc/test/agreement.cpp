@@ -182,14 +182,14 @@ void sums(DType dtype, int64_t n, int64_t d, Updates::Layout layout) {
   };
   core::aggregate(rows, weights.data(), nullptr, gamma, to, cosines.data(), norms.data(),
                   one_way());
-  cpu::aggregate(rows, expected.data(), weights.data(), gamma, u_expected.data(),
+  cpu::aggregate(rows, weights.data(), expected.data(), gamma, u_expected.data(),
                  cosines_expected.data(), one_thread);
   CHECK(same_aggregate());
   for (int64_t i = 0; i < n; ++i) CHECK(near(cosines[i], cosines_expected[i], 1e-6));
 
   std::fill(u.begin(), u.end(), NAN);
   core::partial_aggregate(rows, weights.data(), expected.data(), gamma, to, dots.data(), one_way());
-  cpu::partial_aggregate(rows, expected.data(), weights.data(), gamma, u_expected.data(),
+  cpu::partial_aggregate(rows, weights.data(), expected.data(), gamma, u_expected.data(),
                          dots_expected.data(), one_thread);
   CHECK(same_aggregate());
   const double length = std::sqrt(dots_expected[many]);

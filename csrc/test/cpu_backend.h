@@ -61,6 +61,7 @@ using cpu::gram;
 using cpu::histogram;
 using cpu::norms;
 using cpu::pack_row;
+using cpu::partial_aggregate;
 using cpu::partial_dots;
 using cpu::partial_norms;
 using cpu::reward_step;
@@ -74,12 +75,7 @@ inline void aggregate(const Rows& updates, const double* weights, const double* 
   } else {
     cpu::norms(updates, found, way);
   }
-  cpu::aggregate(updates, found, weights, gamma, u, cosines, way);
-}
-
-inline void partial_aggregate(const Rows& updates, const double* weights, const double* norms,
-                              double gamma, void* u, double* dots, const Way& way) {
-  cpu::partial_aggregate(updates, norms, weights, gamma, u, dots, way);
+  cpu::aggregate(updates, weights, found, gamma, u, cosines, way);
 }
 
 inline void update_importance(int64_t n, const double* importance, const double* cosines,

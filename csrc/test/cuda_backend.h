@@ -172,24 +172,9 @@ inline void download_(const Aggregate& aggregate, const Selection& selection,
 
 inline void reward_step(const cpu::RewardStep& step, const Way& way) {
   const cuda::Values weights = values(step.weights), norms = values(step.given_norms);
-  const cuda::RewardStep on_device = {step.updates,
-                                      values(step.importance),
+  const cuda::RewardStep on_device = {step, values(step.importance),
                                       step.weights ? &weights : nullptr,
-                                      step.given_norms ? &norms : nullptr,
-                                      step.gamma,
-                                      step.alpha,
-                                      step.beta,
-                                      step.floor,
-                                      step.segments,
-                                      step.rewards,
-                                      step.new_importance,
-                                      step.cosines,
-                                      step.quotas,
-                                      step.aggregate,
-                                      step.magnitude,
-                                      step.last_index,
-                                      step.norms,
-                                      step.valid};
+                                      step.given_norms ? &norms : nullptr};
   run(way, [&](const cuda::Stream& on) { return cuda::reward_step(on_device, on); });
 }
 

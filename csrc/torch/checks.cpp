@@ -151,7 +151,7 @@ void Checks::same_dtype(const char* name, const Tensor& t, const Tensor& updates
   }
 }
 
-void Checks::aggregate_of(const Tensor& t, const Rows& updates) const {
+void Checks::aggregate_fits(const Tensor& t, const Rows& updates) const {
   const bool wide = aggregate_dtype(updates.dtype) == DType::f64;
   const ScalarType dtype = wide ? ScalarType::Double : ScalarType::Float;
   if (t.scalar_type() != dtype) {

@@ -55,7 +55,7 @@ class Checks {
   int64_t agents(const char* name, const Tensor& t) const;
   void same_dtype(const char* name, const Tensor& t, const Tensor& updates) const;
   // As one of these updates.
-  void aggregate_of(const Tensor& t, const Rows& updates) const;
+  void aggregate_fits(const Tensor& t, const Rows& updates) const;
   void columns(const char* name, int64_t got, int64_t d) const;
   // Bits of a key of this dtype.
   void digit(int64_t shift, int64_t bits, DType dtype) const;

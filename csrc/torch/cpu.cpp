@@ -59,13 +59,13 @@ class Cpu {
     } else {
       cpu::norms(updates, norms, threads_);
     }
-    cpu::aggregate(updates, norms, weights.data(), gamma, aggregate, cosines, threads_);
+    cpu::aggregate(updates, weights.data(), norms, gamma, aggregate, cosines, threads_);
   }
 
   void partial_aggregate(const Rows& updates, const Vector& weights, const Vector& norms,
                          double gamma, void* aggregate, double* dots) {
     expect_aggregate(aggregate, updates);
-    cpu::partial_aggregate(updates, norms.data(), weights.data(), gamma, aggregate, dots, threads_);
+    cpu::partial_aggregate(updates, weights.data(), norms.data(), gamma, aggregate, dots, threads_);
   }
 
   void partial_dots(const Rows& updates, const Aggregate& aggregate, double* dots) {

@@ -120,7 +120,7 @@ Tensor partial_dots(const std::vector<Tensor>& updates, const Tensor& aggregate)
   const RowList<const std::byte> list(checks, "updates", updates);
   const Rows rows = list.rows();
   const Aggregate u = aggregate_of(checks, aggregate);
-  checks.aggregate_of(aggregate, rows);
+  checks.aggregate_fits(aggregate, rows);
   Backend backend(checks, aggregate);
   Tensor dots = new_tensor(backend.device(), {rows.n}, ScalarType::Double);
   backend.partial_dots(rows, u, out<double>(dots));

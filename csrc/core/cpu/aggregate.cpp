@@ -14,7 +14,7 @@ bool is_moderate(double length) { return length > 1e-10 && length < 1e10; }
 }  // namespace
 
 template <class A>
-void aggregate_into(const Rows& updates, const double* norms, const double* weights, double gamma,
+void aggregate_into(const Rows& updates, const double* weights, const double* norms, double gamma,
                     A* aggregate, double* dots, Histogram<A>* histogram, const Threads& threads) {
   const Chunks chunks(updates.d);
   const UpdateKernels& kernel = kernels().updates[int(updates.dtype)];
@@ -83,21 +83,21 @@ template void aggregate_into(const Rows&, const double*, const double*, double, 
 template void aggregate_into(const Rows&, const double*, const double*, double, double*, double*,
                              Histogram<double>*, const Threads&);
 
-void partial_aggregate(const Rows& updates, const double* norms, const double* weights,
+void partial_aggregate(const Rows& updates, const double* weights, const double* norms,
                        double gamma, void* aggregate, double* dots, const Threads& threads) {
   if (aggregate_dtype(updates.dtype) == DType::f64) {
-    aggregate_into<double>(updates, norms, weights, gamma, static_cast<double*>(aggregate), dots,
+    aggregate_into<double>(updates, weights, norms, gamma, static_cast<double*>(aggregate), dots,
                            nullptr, threads);
   } else {
-    aggregate_into<float>(updates, norms, weights, gamma, static_cast<float*>(aggregate), dots,
+    aggregate_into<float>(updates, weights, norms, gamma, static_cast<float*>(aggregate), dots,
                           nullptr, threads);
   }
 }
 
-void aggregate(const Rows& updates, const double* norms, const double* weights, double gamma,
+void aggregate(const Rows& updates, const double* weights, const double* norms, double gamma,
                void* aggregate, double* cosines, const Threads& threads) {
   std::vector<double> dots(updates.n + 1);
-  partial_aggregate(updates, norms, weights, gamma, aggregate, dots.data(), threads);
+  partial_aggregate(updates, weights, norms, gamma, aggregate, dots.data(), threads);
   cosines_of(updates.n, dots.data(), norms, cosines);
 }
 

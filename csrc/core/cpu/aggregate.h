@@ -8,7 +8,7 @@ namespace cgsv::cpu {
 // As cgsv::cpu::partial_aggregate; where histogram is not null, also counts the aggregate's magnitudes
 // into it while they are in cache.
 template <class A>
-void aggregate_into(const Rows& updates, const double* norms, const double* weights, double gamma,
+void aggregate_into(const Rows& updates, const double* weights, const double* norms, double gamma,
                     A* aggregate, double* dots, Histogram<A>* histogram, const Threads& threads);
 
 // cosines[i] = cos(u_i, u_N) from the n + 1 dots.

@@ -6,8 +6,12 @@ namespace cgsv::cpu {
 // A block holds every subset of 8 agents.
 constexpr int coalition_bits = 8;
 constexpr int coalition_block = 1 << coalition_bits;
-// Sums over a block run in this many interleaved lanes.
-constexpr int coalition_lanes = 8;
+// Sums over a block run in interleaved lanes, one for each subset of the first 3 of them.
+constexpr int coalition_lane_bits = 3;
+constexpr int coalition_lanes = 1 << coalition_lane_bits;
+
+// What ‖u_S‖² must exceed, of (Σ_S |w_i|)²: else u_S counts as zero.
+constexpr double least_share = 1e-12;
 
 // ‖u_S‖², ⟨u_S, u_N⟩ / ‖u_N‖ and Σ_S ‖w_i x_i‖.
 struct Coalition {
@@ -22,5 +26,15 @@ struct Coalitions {
 struct CoalitionWeights {
   double joined[coalition_block], all[coalition_block];
 };
+
+// sums[S] = begin + Σ_{b in S} steps[b], for all subsets S of `bits` agents. Always inlined, for the
+// reason key_of is.
+__attribute__((always_inline)) inline void subset_sums(double begin, const double* steps, int bits,
+                                                       double* sums) {
+  sums[0] = begin;
+  for (int b = 0; b < bits; ++b) {
+    for (int s = 0; s < 1 << b; ++s) sums[(1 << b) + s] = sums[s] + steps[b];
+  }
+}
 
 }  // namespace cgsv::cpu

@@ -25,23 +25,12 @@ using cpu::coalition_block;
 using cpu::coalition_lanes;
 using cpu::Coalitions;
 using cpu::CoalitionWeights;
+using cpu::subset_sums;
+using cpu::sum_of_lanes;
 
 constexpr int most_middle = 8, most_lower = coalition_bits + most_middle;
 
 int members(int64_t s) { return __builtin_popcountll(uint64_t(s)); }
-
-// sums[S] = begin + Σ_{b in S} steps[b], for all subsets S of `bits` agents.
-void subset_sums(double begin, const double* steps, int bits, double* sums) {
-  sums[0] = begin;
-  for (int b = 0; b < bits; ++b) {
-    for (int s = 0; s < 1 << b; ++s) sums[(1 << b) + s] = sums[s] + steps[b];
-  }
-}
-
-double sum_of_lanes(const double* lanes) {
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-}
 
 // weight(k): how much a marginal contribution to a coalition of k counts, of n agents.
 std::vector<double> weights_of(Semivalue kind, int n) {

@@ -25,8 +25,8 @@ void for_each_block(const A* u, const Chunks& chunks, const Threads& threads, in
   });
 }
 
-// For different prefixes, what is left of keys without their lowest `shift` bits, in descending order;
-// more than max_prefixes of them hold at least the first digit. The entries are far or not (kernels.h).
+// Distinct prefixes (keys >> shift), descending; beyond max_prefixes each must include the whole first
+// digit. Entries are far or not, as in kernels.h.
 template <class A>
 class Finder {
  public:
@@ -52,7 +52,7 @@ class Finder {
     return found;
   }
 
-  // Of one of these: the prefix's place among all, or -1.
+  // Index of the prefix of a key that `hits` passed; -1 if none, possible only beyond max_prefixes.
   int64_t bin(Key<A> key) const {
     const Key<A> prefix = key >> shift_;
     if (few()) {  // certainly in one

@@ -28,11 +28,6 @@ int64_t tile_columns(int64_t rows, int64_t bytes) {
   return std::clamp(cached / (rows * bytes) / unit * unit, unit, most);
 }
 
-double sum_of_lanes(const double* lanes) {
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-}
-
 // The agents [begin, end), in groups.
 struct Parcel {
   int64_t begin, end;

@@ -24,7 +24,7 @@ class Histogram {
 
   void add(const A* u, int64_t count, int slot, bool far) {
     Table& t = tables_[slot];
-    // By the thread that counts: in its cache, at the same time as the others.
+    // Each thread clears its own table: in parallel, into its cache.
     if (t.added == 0) std::fill_n(t.counts.get(), first_digit_bins, 0);
     if ((t.added += count) > spill_at) t.spill(count);
     kernels().on<A>().histogram(u, count, t.counts.get(), &t.min, &t.max, far);

@@ -65,8 +65,8 @@ struct UpdateKernels {
   // ... and in f64 throughout.
   void (*wide_dots)(const void* const* rows, int64_t n, const void* u, int64_t count, double* sums,
                     bool far);
-  // sums[r][s][j % gram_lanes] += x[r][j] · x[s][j] for s ≤ r < n ≤ gram_rows, where sums[gram_rows] are
-  // gram_rows × gram_lanes each. If far, as many columns again are wanted after these, ...
+  // sums[r][s][j % gram_lanes] += x[r][j] · x[s][j] for s ≤ r < n ≤ gram_rows; sums is
+  // [gram_rows][gram_rows][gram_lanes]. If far, as many columns again are wanted after these, ...
   void (*own_products)(const void* const* x, int n, int64_t count, double* sums, bool far);
   // ... += x[r][j] · y[s][j] for r < gram_rows and s < n ≤ gram_rows.
   void (*products)(const void* const* x, const void* const* y, int n, int64_t count, double* sums);

@@ -41,6 +41,12 @@ inline int slots_for(const Threads& threads, int64_t tasks, int64_t elements) {
       std::max<int64_t>(1, std::min({int64_t(threads.count), tasks, elements / worth_a_thread})));
 }
 
+// Of 8 lanes: the upper half is added to the lower until one is left.
+inline double sum_of_lanes(const double* lanes) {
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
 enum class Order { forwards, backwards };
 
 // f(task, slot) once for each task; two tasks run at once only in different slots. Each slot begins with a share

@@ -10,7 +10,7 @@ namespace cgsv::cpu {
 namespace {
 
 // p of equation (1): the weights if given, else the importance, else 1/N in the first round.
-std::vector<double> first_weights(const RewardStep& step) {
+std::vector<double> weights_of(const RewardStep& step) {
   const int64_t n = step.updates.n;
   const double* given = step.weights ? step.weights : step.importance;
   std::vector<double> p(given, given + n);
@@ -43,8 +43,8 @@ void run(const RewardStep& step, const Threads& threads) {
   if (whole && d > few_entries) counted.emplace(slots_for(threads, Chunks(d).count, n * d), d);
   Histogram<A>* const histogram = counted ? &*counted : nullptr;
   std::vector<double> dots(n + 1);
-  aggregate_into<A>(step.updates, step.norms, first_weights(step).data(), step.gamma, u,
-                    dots.data(), histogram, threads);
+  aggregate_into<A>(step.updates, weights_of(step).data(), step.norms, step.gamma, u, dots.data(),
+                    histogram, threads);
   cosines_of(n, dots.data(), step.norms, step.cosines);
   update_importance(n, step.importance, step.cosines, step.alpha, step.floor, step.new_importance);
   quotas(n, step.new_importance, segments, step.beta, step.quotas);

@@ -49,25 +49,25 @@ struct Bin {
 // Key bits and index in one integer that is unique and orders as the selection does: larger first.
 // The low key bits (those below the prefix) take the top, the index counts down below them.
 template <class A>
-struct Order;
+struct SortKey;
 template <>
-struct Order<float> {
+struct SortKey<float> {
   using type = uint64_t;
   static type make(uint32_t low_bits, int shift, int64_t index) {
     const int index_bits = 64 - shift;
     const uint64_t mask = ~uint64_t(0) >> (64 - index_bits);
     return (shift ? uint64_t(low_bits) << index_bits : 0) | (mask - uint64_t(index));
   }
-  static uint32_t low_bits(type order, int shift) {
-    return shift ? uint32_t(order >> (64 - shift)) : 0;
+  static uint32_t low_bits(type key, int shift) {
+    return shift ? uint32_t(key >> (64 - shift)) : 0;
   }
-  static int64_t index(type order, int shift) {
+  static int64_t index(type key, int shift) {
     const uint64_t mask = ~uint64_t(0) >> shift;
-    return int64_t(mask - (order & mask));
+    return int64_t(mask - (key & mask));
   }
 };
 template <>
-struct Order<double> {
+struct SortKey<double> {
   struct type {
     uint64_t low_bits;
     int64_t index;
@@ -76,8 +76,8 @@ struct Order<double> {
     }
   };
   static type make(uint64_t low_bits, int, int64_t index) { return {low_bits, index}; }
-  static uint64_t low_bits(const type& order, int) { return order.low_bits; }
-  static int64_t index(const type& order, int) { return order.index; }
+  static uint64_t low_bits(const type& key, int) { return key.low_bits; }
+  static int64_t index(const type& key, int) { return key.index; }
 };
 
 template <class A>
@@ -173,8 +173,8 @@ class Selector {
 
   // ------------------------------------------------------------------------------------- gather
 
-  using O = Order<A>;
-  using Entry = typename O::type;
+  using K = SortKey<A>;
+  using Entry = typename K::type;
 
   void gather(const std::vector<Bin<A>>& bins, std::vector<Target<A>>& targets) const {
     const Key<A> low_mask = shift_ ? ~Key<A>(0) >> (8 * sizeof(A) - shift_) : 0;
@@ -206,7 +206,7 @@ class Selector {
         const int64_t b = finder.bin(key);
         if (b < 0) continue;
         Batch& batch = batches[slot * bins.size() + size_t(b)];
-        batch.entries[batch.count++] = O::make(key & low_mask, shift_, first + hits[h]);
+        batch.entries[batch.count++] = K::make(key & low_mask, shift_, first + hits[h]);
         if (batch.count == 32) flush(batch, b);
       }
     });
@@ -229,8 +229,8 @@ class Selector {
     Target<A>* const middle = first + (last - first) / 2;
     Entry* const at = bin + (middle->rank - 1);
     std::nth_element(from, at, to, std::greater<>());
-    middle->key = prefix << shift_ | O::low_bits(*at, shift_);
-    middle->index = O::index(*at, shift_);
+    middle->key = prefix << shift_ | K::low_bits(*at, shift_);
+    middle->index = K::index(*at, shift_);
     order(bin, from, at, prefix, first, middle);
     order(bin, at + 1, to, prefix, middle + 1, last);
   }

@@ -12,11 +12,10 @@ namespace cgsv::shapley {
 namespace {
 
 using cpu::Coalition;
-
-constexpr double zero = 1e-12;  // of (Σ_S |w_i|)²: what ‖u_S‖² must exceed
+using cpu::least_share;
 
 double worth(const Coalition& s) {
-  if (!(s.square > s.length * s.length * zero)) return 0;
+  if (!(s.square > s.length * s.length * least_share)) return 0;
   return std::clamp(s.along / std::sqrt(s.square), -1.0, 1.0);
 }
 
@@ -55,7 +54,7 @@ Game::Game(int64_t n, const double* gram, const double* weights)
     square += w[i] * products[i];
     sum += length[i];
   }
-  if (!(square > sum * sum * zero)) return;
+  if (!(square > sum * sum * least_share)) return;
   for (int64_t i = 0; i < n; ++i) {
     const double cosine = products[i] / std::sqrt(square);
     along[i] = w[i] * cosine;

@@ -25,7 +25,7 @@ using cpu::wire_words;
 
 namespace {
 
-// The cursors of a span take 32 bytes a block: with so many positions for each, D / 16 bytes in all.
+// Two 16-byte cursors per block and span: at 512 positions each, D / 16 bytes.
 constexpr int64_t positions_a_cursor = 512;
 
 template <class T>
@@ -62,20 +62,21 @@ Decoder::Decoder(const std::byte* message, int64_t bytes, int64_t size, int64_t 
                  const Threads& threads)
     : body_(message + header_bytes) {
   if (bytes < header_bytes) {
-    fail("a header of 48 bytes", "a message of " + std::to_string(bytes));
+    fail("a header of " + std::to_string(header_bytes) + " bytes",
+         "a message of " + std::to_string(bytes) + " bytes");
   }
   if (std::memcmp(message, "CGSV", 4) != 0) fail("a message that begins with CGSV", "another one");
-  expect("version", 1, int(get<uint8_t>(message + 4)));
-  const int values = get<uint8_t>(message + 5);
+  expect("version", 1, int(get<uint8_t>(message + HeaderAt::version)));
+  const int values = get<uint8_t>(message + HeaderAt::dtype);
   if (values > 1) fail("values of dtype 0 (float32) or 1 (bfloat16)", std::to_string(values));
-  expect("reserved bytes", 0, int(get<uint16_t>(message + 6)));
+  expect("reserved bytes", 0, int(get<uint16_t>(message + HeaderAt::reserved)));
 
   header_.values = values ? DType::bf16 : DType::f32;
-  header_.blocks = get<uint32_t>(message + 8);
-  const auto elements = get<uint64_t>(message + 12);
-  header_.round = get<int64_t>(message + 20);
-  header_.since = get<int64_t>(message + 28);
-  const auto body_bytes = get<uint64_t>(message + 36);
+  header_.blocks = get<uint32_t>(message + HeaderAt::blocks);
+  const auto elements = get<uint64_t>(message + HeaderAt::size);
+  header_.round = get<int64_t>(message + HeaderAt::round);
+  header_.since = get<int64_t>(message + HeaderAt::since);
+  const auto body_bytes = get<uint64_t>(message + HeaderAt::body_bytes);
 
   if (size >= 0 && elements != uint64_t(size)) {
     fail("D = " + std::to_string(size), std::to_string(elements));
@@ -100,9 +101,9 @@ Decoder::Decoder(const std::byte* message, int64_t bytes, int64_t size, int64_t 
              " blocks in a body of " + std::to_string(header_.body_bytes) + " bytes",
          std::to_string(header_.blocks));
   }
-  const uint32_t crc = crc32_joined(crc32(message, 44, Threads()),
+  const uint32_t crc = crc32_joined(crc32(message, HeaderAt::crc, Threads()),
                                     crc32(body_, header_.body_bytes, threads), header_.body_bytes);
-  const auto expected = get<uint32_t>(message + 44);
+  const auto expected = get<uint32_t>(message + HeaderAt::crc);
   if (crc != expected) fail("checksum " + hexadecimal(expected), hexadecimal(crc));
 
   blocks_.reserve(header_.blocks);
@@ -111,7 +112,7 @@ Decoder::Decoder(const std::byte* message, int64_t bytes, int64_t size, int64_t 
     const std::string where = " in block " + std::to_string(b);
     const int64_t left = header_.body_bytes - offset;
     if (left < block_header_bytes) {
-      fail("16 more bytes" + where, std::to_string(left));
+      fail(std::to_string(block_header_bytes) + " more bytes" + where, std::to_string(left));
     }
     const std::byte* const at = body_ + offset;
     const int kind = get<uint8_t>(at);
@@ -164,8 +165,8 @@ struct Message {
 
   int64_t index(const Block& block, int64_t entry) const {
     const std::byte* const at = body + block.offset + block_header_bytes;
-    return header.size > int64_t(1) << 32 ? get<int64_t>(at + entry * 8)
-                                          : int64_t(get<uint32_t>(at + entry * 4));
+    return index_bytes(header.size) == 8 ? get<int64_t>(at + entry * 8)
+                                         : int64_t(get<uint32_t>(at + entry * 4));
   }
   const std::byte* bitmap(const Block& block) const {
     return body + block.offset + block_header_bytes;

@@ -216,16 +216,16 @@ void Encoder::lay_out(int64_t nonzero) {
 
 void write_header(const Header& header, uint32_t body_crc, std::byte* message) {
   std::memcpy(message, "CGSV", 4);
-  put(message + 4, uint8_t(1));
-  put(message + 5, uint8_t(header.values == DType::bf16));
-  put(message + 6, uint16_t(0));
-  put(message + 8, uint32_t(header.blocks));
-  put(message + 12, header.size);
-  put(message + 20, header.round);
-  put(message + 28, header.since);
-  put(message + 36, header.body_bytes);
-  const uint32_t crc = crc32(message, 44, Threads());
-  put(message + 44, crc32_joined(crc, body_crc, header.body_bytes));
+  put(message + HeaderAt::version, uint8_t(1));
+  put(message + HeaderAt::dtype, uint8_t(header.values == DType::bf16));
+  put(message + HeaderAt::reserved, uint16_t(0));
+  put(message + HeaderAt::blocks, uint32_t(header.blocks));
+  put(message + HeaderAt::size, header.size);
+  put(message + HeaderAt::round, header.round);
+  put(message + HeaderAt::since, header.since);
+  put(message + HeaderAt::body_bytes, header.body_bytes);
+  const uint32_t crc = crc32(message, HeaderAt::crc, Threads());
+  put(message + HeaderAt::crc, crc32_joined(crc, body_crc, header.body_bytes));
 }
 
 // ---------------------------------------------------------------------------------------- count

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(threads)
   const double norm = w.partial ? sqrt(sum_of(w.partial + i * w.partial_count, w.partial_count))
                                 : value_at(w.given_norms, i);
   if (threadIdx.x != 0) return;
-  const bool valid = norm > 0 && isfinite(norm);
+  const bool valid = is_valid(norm);
   double weight = w.first_round && !any ? 1.0 / double(n) : value_at(w.weights, i);
   if (!isfinite(weight)) weight = 0;
   w.norms[i] = norm;

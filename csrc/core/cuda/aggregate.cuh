@@ -63,7 +63,7 @@ __device__ inline double cosine_of(int64_t i, int64_t n, const double* partial, 
                                    double norm) {
   const double dot = sum_of(partial + i * chunks, chunks);
   const double length = sqrt(sum_of(partial + n * chunks, chunks));
-  const bool valid = norm > 0 && isfinite(norm) && length > 0 && isfinite(length);
+  const bool valid = is_valid(norm) && is_valid(length);
   return valid ? fmin(1.0, fmax(-1.0, dot / (norm * length))) : 0;
 }
 

@@ -5,8 +5,8 @@
 
 namespace cgsv::cuda {
 
-// Σ x·u over 16 bytes: in float32 where the sum is within [1e-30, 1e30]. Where zeros can stand for a row
-// that takes no part, they have no product with an infinity either.
+// Σ x·u over 16 bytes: in float32 where the sum is within [1e-30, 1e30]. kZerosAreNone: an all-zero pack
+// gives 0 even where u is infinite, since zeros may stand for a row that takes no part.
 template <bool kZerosAreNone, class T>
 __device__ inline double dot(const Pack<T>& x, const Wide<T> (&u)[Pack<T>::columns]) {
   if constexpr (!std::is_same_v<T, double>) {

@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(threads)
   if (k >= n * n) return;
   const int64_t i = max(k / n, k % n), j = min(k / n, k % n);
   const double a = sqrt(products[i * n + i]), b = sqrt(products[j * n + j]);
-  const bool valid = a > 0 && isfinite(a) && b > 0 && isfinite(b);
+  const bool valid = is_valid(a) && is_valid(b);
   // The longer one first, so that the order of the agents changes no bit.
   const double unit = products[i * n + j] / fmax(a, b) / fmin(a, b);
   const double cosine = i == j ? 1 : fmin(1.0, fmax(-1.0, unit));

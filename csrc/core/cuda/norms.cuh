@@ -8,8 +8,8 @@ namespace cgsv::cuda {
 
 // Rows are cut into chunks of columns, fixed by d alone: a row has the same norm in any matrix, and as it
 // is packed. A block takes a chunk, so one long row has up to 1920 blocks, more than a GPU of 132
-// multiprocessors holds at once. Many rows have many more, their sums being 63 MB for 4096; none of them
-// has less than 16 columns a thread to pay for its start, but in rows that are shorter.
+// multiprocessors holds at once. Many rows have many more, their sums being 63 MB for 4096; all but a
+// row's last give a thread 16 columns or more, to pay for the block's start.
 struct NormChunks {
   int64_t columns, count;
   explicit NormChunks(int64_t d) {

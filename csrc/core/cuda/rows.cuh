@@ -54,6 +54,9 @@ int64_t table_size(const RowsOf<Byte>& rows) {
   return rows.pointers ? rows.n : 0;
 }
 
+// That of cgsv.h, for kernels.
+__device__ inline bool is_valid(double norm) { return norm > 0 && isfinite(norm); }
+
 __device__ inline double value_at(const Values& values, int64_t i) {
   const int64_t at = i * values.stride;
   switch (values.dtype) {

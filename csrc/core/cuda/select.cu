@@ -81,7 +81,7 @@ struct Selecting {
   __device__ Count* table(int level, int64_t l) const {
     return tables[level % 2] + (l << digits.table_bits);
   }
-  // Blocks and segments both only go up from one piece to the next.
+  // From piece to piece block or segment rises and neither falls, so block + l is unique.
   __device__ unsigned* piece(int64_t block, int64_t l) const {
     return pieces + ((block + l) << digits.table_bits);
   }
