@@ -8,7 +8,7 @@ a TypeError, everything else a ValueError.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -25,8 +25,8 @@ def tensor(op: str, name: str, value: object, like: Tensor | None = None) -> Ten
     """A dense tensor, on the device of `like`."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}(): expected {name} to be a tensor, got {type(value).__name__}")
-    if value.layout is not torch.strided or value.is_nested:
-        layout = "a nested tensor" if value.is_nested else value.layout
+    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        layout = "a nested tensor" if value.is_nested else value.dtype if value.is_quantized else value.layout
         raise ValueError(f"{op}(): expected {name} to be dense, got {layout}")
     if value.device.type not in _DEVICES:
         why = " (this build has no CUDA kernels)" if value.device.type == "cuda" else ""
@@ -49,6 +49,11 @@ def rows(op: str, name: str, value: Updates | States, like: Tensor | None = None
         )
     if len(value) == 0:
         raise ValueError(f"{op}(): expected {name} of at least one agent, got an empty sequence")
+    if isinstance(value[0], (Mapping, list, tuple)):
+        raise TypeError(
+            f"{op}(): expected {name}[0] to be a tensor, got {type(value[0]).__name__}; join an agent's "
+            "tensors with torch.nn.utils.parameters_to_vector, or have a RewardServer take them as they are"
+        )
     first = tensor(op, f"{name}[0]", value[0], like)
     found = [first] + [tensor(op, f"{name}[{i}]", row, first) for i, row in enumerate(value[1:], 1)]
     if len(found) > 1:
@@ -167,7 +172,9 @@ def per_agent(op: str, name: str, value: Tensor, segments: Sequence[int] | None,
         raise ValueError(f"{op}(): expected {name} of {dtype_name(dtype)}, got {dtype_name(value.dtype)}")
     n, *rest = value.shape or (0,)
     if n == 0 or rest != ([] if segments is None else [len(segments)]):
-        expected = "(N,)" if segments is None else f"(N, {len(segments)}), one column per segment"
+        expected = (
+            "(N,) without segments=" if segments is None else f"(N, {len(segments)}), one column per segment"
+        )
         raise ValueError(f"{op}(): expected {name} of shape {expected}, got {tuple(value.shape)}")
 
 

@@ -328,7 +328,8 @@ def reward_step(
         Δw: (N, D) with unit stride along D and any row stride, or N contiguous tensors of D elements each,
         of any shape (they are never stacked); float64, float32, bfloat16 or float16.
     importance : Tensor
-        (N,), any floating dtype: r of the round before, as the last step returned it; zeros in the first.
+        (N,), any floating dtype: r of the round before, as the last step returned it, not normalised again;
+        zeros in the first.
     gamma : float
         Normalization coefficient Γ, finite and > 0.
     alpha : float
@@ -338,8 +339,8 @@ def reward_step(
     floor : float or None
         Least importance before normalising, finite and ≥ 0; None is equation (4) to the letter.
     weights : Tensor, optional
-        (N,), any floating dtype: p of equation (1). The importance by default, and 1/N where that is all
-        zero.
+        (N,), any floating dtype: p of equation (1), which sum to 1 there. They are used as given, and the
+        aggregate grows with them. The importance by default, and 1/N where that is all zero.
     norms : Tensor, optional
         (N,), any floating dtype: the updates' norms where they are known; saves one of two reads.
     segments : sequence of int, optional
@@ -359,7 +360,7 @@ def reward_step(
         ``rewards`` (N, D) in the updates' dtype, ``importance`` (N,) float64, ``cosines`` (N,) float64,
         ``quotas`` (N,) or (N, S) int64, ``aggregate`` (D,), ``selection``, ``norms`` (N,) float64 and
         ``valid`` (N,) bool. An agent whose update has a zero or non-finite norm is not valid: it weighs 0,
-        its cosine is 0, and nothing of it reaches any result but ``norms``.
+        its cosine is 0, and nothing of it reaches any result but ``norms``. Nothing is differentiable.
 
     Examples
     --------

@@ -1,4 +1,7 @@
-"""The results of a reward step, a valuation and a download, as named tuples; types and dtypes of input."""
+"""The results of a reward step, a valuation and a download, as named tuples; types and dtypes of input.
+
+Once the package is imported, ``torch.load`` reads the named tuples that ``torch.save`` wrote.
+"""
 
 from __future__ import annotations
 
@@ -103,3 +106,6 @@ class Reward(NamedTuple):
     """(D,), the aggregate's dtype."""
     values: Structured
     """The same memory in the structure of the model."""
+
+
+torch.serialization.add_safe_globals([Selection, Aggregation, RewardStep, Estimate, Reward])

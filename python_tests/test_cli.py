@@ -360,6 +360,28 @@ def test_a_run_that_fails_gives_its_traceback_and_status_1(capsys, monkeypatch, 
     assert "of all things" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "demo",
+        "env",
+        "bench",
+        "run",
+        "table",
+        "report",
+        "figure",
+        "figure 1",
+        *(f"figure {n}" for n in range(2, 8)),
+    ],
+)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"usage: cgsv {command}".strip() in capsys.readouterr().out
+
+
 def test_env_prints_versions(capsys):
     ok("env")
     assert "torch" in capsys.readouterr().out

@@ -114,7 +114,11 @@ def test_what_is_wrong_everywhere(pool: Pool, arguments: dict[str, Any], text: s
     [
         ("select", (torch.zeros(2, 3), torch.ones(2, dtype=torch.int64)), "of shape (D,), got (2, 3)"),
         ("select", (torch.zeros(6), torch.ones(2)), "quotas of int64, got float32 (on rank 0)"),
-        ("select", (torch.zeros(6), torch.ones(2, 1).long()), "quotas of shape (N,), got (2, 1) (on rank 0)"),
+        (
+            "select",
+            (torch.zeros(6), torch.ones(2, 1).long()),
+            "quotas of shape (N,) without segments=, got (2, 1) (on rank 0)",
+        ),
         ("select", (torch.zeros(6).half(), torch.ones(2).long()), "or float64, got float16 (on rank 0)"),
         ("download", (torch.zeros(2, 3), (torch.ones(1), torch.ones(1))), "of shape (D,), got (2, 3)"),
         ("aggregate", (torch.zeros(2, 3), None), "weights to be a tensor, got NoneType (on rank 0)"),

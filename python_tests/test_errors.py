@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import oracle
@@ -345,6 +346,25 @@ def test_messages_name_the_argument_and_both_sides(device: torch.device) -> None
     ]:
         with pytest.raises(ValueError, match=re.escape(text)):
             cgsv_ext.reward_step(**({"updates": x, "importance": r} | arguments))
+
+
+def test_messages_say_what_to_do(device: torch.device) -> None:
+    model = torch.nn.Linear(4, 2)
+    r = torch.zeros(2, device=device)
+    for states in ([model.state_dict()] * 2, [list(model.parameters())] * 2):
+        with pytest.raises(TypeError, match=r"updates\[0\] to be a tensor, got .*parameters_to_vector"):
+            cgsv_ext.reward_step(states, r)
+    step = cgsv_ext.reward_step(oracle.normal(2, 8).to(device), r, segments=[3, 5], dense=False)
+    for call in (cgsv_ext.download, partial(cgsv_ext.download_, torch.zeros(2, 8, device=device))):
+        with pytest.raises(ValueError, match=r"of shape \(N,\) without segments=, got \(2, 2\)"):
+            call(step.aggregate, step.selection)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantized_updates_are_refused() -> None:
+    x = torch.quantize_per_tensor(torch.ones(2, 8), 0.1, 0, torch.qint8)
+    with pytest.raises(ValueError, match=r"updates to be dense, got torch\.qint8"):
+        cgsv_ext.norms(x)
 
 
 # Wrong Python types

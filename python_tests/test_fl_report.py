@@ -154,7 +154,7 @@ def test_claims_are_met_or_not_and_those_without_runs_counted(runs, monkeypatch)
     text = page(Results(runs[:1], "cgsv"))
     assert '<td>up &gt; down</td><td>3.0</td><td class="met">yes</td>' in text
     assert '<td>x</td><td>0</td><td class="missed">no</td>' in text
-    assert "For 2 more the runs are not there." in text
+    assert "2 more expectations are of runs that are not here." in text
     assert "<td>?</td>" not in text
 
 

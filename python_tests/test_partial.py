@@ -199,8 +199,14 @@ def test_prefixes_may_be_strided(device: torch.device) -> None:
         ({"bits": 0}, r"bits to be in \[1, 16\], got 0"),
         ({"bits": 17}, r"bits to be in \[1, 16\], got 17"),
         ({"prefixes": torch.zeros(2)}, "prefixes of int64, got float32"),
-        ({"prefixes": torch.zeros(2, 2, dtype=torch.int64)}, r"prefixes of shape \(N,\), got \(2, 2\)"),
-        ({"prefixes": torch.zeros(0, dtype=torch.int64)}, r"prefixes of shape \(N,\), got \(0,\)"),
+        (
+            {"prefixes": torch.zeros(2, 2, dtype=torch.int64)},
+            r"prefixes of shape \(N,\) without segments=, got \(2, 2\)",
+        ),
+        (
+            {"prefixes": torch.zeros(0, dtype=torch.int64)},
+            r"prefixes of shape \(N,\) without segments=, got \(0,\)",
+        ),
         ({"segments": [5, 3]}, r"prefixes of shape \(N, 2\), one column per segment, got \(2,\)"),
         ({"segments": [5, 4]}, "segments that are not negative and sum to D = 8"),
         ({"aggregate": torch.zeros(0)}, "aggregate of shape"),

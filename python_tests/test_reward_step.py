@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -332,3 +333,11 @@ def test_more_than_2_to_the_31_columns(device: torch.device, dtype: torch.dtype)
     assert selection.last_index.tolist() == [1 << 31, d - 2, d - 1, 7, 0, d - 4]
     cgsv_ext.download_(step.rewards, step.aggregate, cgsv_ext.Selection(*(t[1:2] for t in selection)))
     assert step.rewards[0, [7, 1 << 31, -2, -1]].tolist() == [1.0, 4.0, 4.0, -2.0]
+
+
+def test_results_are_saved_and_loaded(device: torch.device, tmp_path: Path) -> None:
+    step = cgsv_ext.reward_step(oracle.normal(3, 8).to(device), torch.zeros(3, device=device))
+    torch.save(step, tmp_path / "step.pt")
+    loaded = torch.load(tmp_path / "step.pt")
+    assert isinstance(loaded, cgsv_ext.RewardStep)
+    assert_same_bits(loaded, step)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import re
 import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -623,6 +625,44 @@ def test_a_round_that_cannot_be_saved_has_not_been_and_can_be_tried_again(tmp_pa
         again = RewardServer(D, path=path)
         again.load()
         assert_same_state(again.state_dict(), server.state_dict())
+
+
+def test_a_server_refuses_what_it_cannot_do() -> None:
+    server = joined(RewardServer(D), "ab")
+    with pytest.raises(TypeError, match=r"on_round\(\): expected a function, got int"):
+        server.on_round(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"encode_all\(\): expected agents, got one string, 'ab'"):
+        server.encode_all("ab")
+    for copy in (deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="make another, and load_state_dict"):
+            copy(server)
+
+
+@pytest.mark.parametrize("left", ["server", "server.previous"])
+def test_a_server_that_did_not_load_the_file_does_not_overwrite_it(left: str, tmp_path: Path) -> None:
+    path = tmp_path / "server"
+    before = joined(RewardServer(D, path=path), "ab")
+    for t in range(2):
+        play(before, random_updates("ab", D, t))
+    if left == "server.previous":
+        path.unlink()
+    server = joined(RewardServer(D, path=path), "ab")
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match=f"got {tmp_path / left}; load\\(\\) it"):
+            play(server, random_updates("ab", D, 2))
+        assert (tmp_path / "server.previous").exists()
+    assert server.round == 0
+    server.load()
+    play(server, random_updates("ab", D, 2))
+    assert server.round == 3
+    # Whoever saves, or brings a state along, has decided.
+    joined(another := RewardServer(D, path=path), "ab").save()
+    play(another, random_updates("ab", D, 0))
+    assert another.round == 1
+    last = RewardServer(D, path=path)
+    last.load_state_dict(before.state_dict())
+    play(last, random_updates("ab", D, 2))
+    assert last.round == 3
 
 
 def test_a_round_is_saved_before_anybody_hears_of_it(tmp_path: Path) -> None:

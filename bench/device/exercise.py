@@ -1,4 +1,4 @@
-"""Every op on small inputs of every kind, against the CPU: what the sanitizers watch.
+"""Every op on small inputs of every kind: what the sanitizers watch. Selections are compared with the CPU's.
 
 Inputs are made on the CPU and copied, so that no kernel but the package's own touches them.
 """

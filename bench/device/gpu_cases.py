@@ -180,8 +180,8 @@ def _ops(inputs: Inputs) -> Iterator[Runner]:
     yield Runner("update_importance", lambda: update_importance(r, cosines))
     yield Runner("quotas", lambda: quotas(r, d))
     yield Runner("select", lambda: select(u, q), floor.select(d))
-    prefixes = partial_reference.keys(selection.magnitude) >> 20
-    yield Runner("histogram", lambda: ops.histogram(u, prefixes, 10, 10, None), floor.select(d))
+    prefixes = partial_reference.keys(selection.magnitude) >> 16
+    yield Runner("histogram", lambda: ops.histogram(u, prefixes, 8, 8, None), floor.select(d))
     yield Runner("download, out=", lambda: download(u, selection, out=out), floor.download(n, d))
     yield Runner("download_", lambda: download_(out, u, selection), floor.download_(n, d), inputs.clear)
     yield Runner("gram", lambda: gram(x), floor.norms(n, d))

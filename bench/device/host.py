@@ -46,7 +46,7 @@ def _call(what: str, size: Size) -> Callable[[], object]:
     q, out = quotas(size).to(DEVICE), torch.zeros(size, device=DEVICE)
     u, cosines, norms = cgsv_ext.aggregate(x, r, gamma=0.5)
     selection = cgsv_ext.select(u, q)
-    parts, prefixes = x[0].chunk(100), partial_reference.keys(selection.magnitude) >> 20
+    parts, prefixes = x[0].chunk(100), partial_reference.keys(selection.magnitude) >> 16
     calls: dict[str, Callable[[], object]] = {
         "reward_step": lambda: cgsv_ext.reward_step(x, r, out=out),
         "reward_step, dense=False": lambda: cgsv_ext.reward_step(x, r, dense=False),
@@ -59,7 +59,7 @@ def _call(what: str, size: Size) -> Callable[[], object]:
         "update_importance": lambda: cgsv_ext.update_importance(r, cosines),
         "quotas": lambda: cgsv_ext.quotas(r, size.d),
         "select": lambda: cgsv_ext.select(u, q),
-        "histogram": lambda: ops.histogram(u, prefixes, 10, 10, None),
+        "histogram": lambda: ops.histogram(u, prefixes, 8, 8, None),
         "download": lambda: cgsv_ext.download(u, selection, out=out),
         "download_": lambda: cgsv_ext.download_(out, u, selection),
         "gram": lambda: cgsv_ext.gram(x),

@@ -10,6 +10,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+import cgsv_ext
+
 COMMANDS = {
     "demo": "train 5 and 10 agents on handwritten digits and reward them fairly (about a minute)",
     "run": "run one experiment",
@@ -44,6 +46,7 @@ def _main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="cgsv", description="Gradient-driven rewards for fairness in collaborative machine learning."
     )
+    parser.add_argument("--version", action="version", version=f"cgsv {cgsv_ext.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, allow_abbrev=False)

@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         text = " ".join((module.__doc__ or "").split("\n\n")[0].split()).rstrip(".")
         writes = f"Writes figure-{number}-DATASET.png and .csv."
         figure = numbers.add_parser(
-            str(number), help=text, description=f"{text}. {writes}", allow_abbrev=False
+            str(number), help=text.replace("%", "%%"), description=f"{text}. {writes}", allow_abbrev=False
         )
         add_data(figure)
         add_running(figure)

@@ -67,6 +67,8 @@ def execute(arguments: argparse.Namespace) -> int:
         title = f"{federation.dataset}, {heading(federation)}"
         show(mechanisms_table(title, summaries), console)
         show(agents_table(title, by_label, summaries), console)
+    if not arguments.cache:
+        console.print(f"\ncgsv report {arguments.out} makes a page of these runs.", soft_wrap=True)
     return 0
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from numbers import Integral
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class RewardServer:
         How many records :attr:`log` remembers.
     path : path-like, optional
         Where :meth:`step` saves the server before anybody can download what came of the round, and the
-        default for :meth:`save` and :meth:`load`.
+        default for :meth:`save` and :meth:`load`. Where there is a file already, :meth:`load` it.
 
     Notes
     -----
@@ -123,6 +123,7 @@ class RewardServer:
         self.path = None if path is None else _path(op, path)
 
         self._round = 0
+        self._new = True  # neither saved nor loaded
         self._aggregate: Tensor | None = None
         self._lock = threading.RLock()
         self._members = Members()
@@ -328,7 +329,8 @@ class RewardServer:
             Where nobody has uploaded.
         OSError
             Where the server could not be saved to ``path``: the round has not taken place then, whatever is
-            in the file; its updates are still there, and it can be tried again.
+            in the file; its updates are still there, and it can be tried again. A FileExistsError where
+            there is the file of a server that this one did not :meth:`load`.
         """
         with self._lock:
             agents = self.uploaded
@@ -336,6 +338,7 @@ class RewardServer:
                 raise ValueError(
                     f"step(): expected the update of at least one agent for round {self.round + 1}, got none"
                 )
+            self._refuse_to_overwrite()
             start = time.perf_counter()
             record = self._play(agents, start)
             for agent in agents:
@@ -350,6 +353,16 @@ class RewardServer:
             except Exception:  # the round is done, whatever becomes of its record
                 logger.exception("on_round(): %r failed in round %d", callback, record.round)
         return record
+
+    def _refuse_to_overwrite(self) -> None:
+        if self.path is None or not self._new:
+            return
+        for path in (self.path, f"{self.path}.previous"):
+            if os.path.exists(path):
+                raise FileExistsError(
+                    f"step(): expected no file of another server, got {path}; "
+                    "load() it before the first round, or delete it"
+                )
 
     def _play(self, agents: tuple[AgentId, ...], start: float) -> Round:
         uploads = [self._uploads[agent] for agent in agents]
@@ -493,6 +506,8 @@ class RewardServer:
         """
         with self._lock:
             t = self.round
+            if isinstance(agents, str):
+                raise TypeError(f"encode_all(): expected agents, got one string, {agents!r:.100}")
             named = self._members if agents is None else dict.fromkeys(agents)
             for agent in named:
                 self._member("encode_all", agent)
@@ -529,10 +544,18 @@ class RewardServer:
 
         What it raises is logged and does not disturb the round.
         """
+        if not callable(callback):
+            raise TypeError(f"on_round(): expected a function, got {type(callback).__name__}")
         with self._lock:
             self._callbacks.append(callback)
 
     # ----------------------------------------------------------------------------------------------- state
+
+    def __reduce__(self) -> NoReturn:
+        """Neither copied nor pickled: uploads and callbacks may be on their way."""
+        raise TypeError(
+            "a RewardServer cannot be copied or pickled: make another, and load_state_dict() into it"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that later rounds depend on, as tensors and plain data.
@@ -552,6 +575,7 @@ class RewardServer:
         """
         with self._lock:
             state.unpack(self, state_dict)
+            self._new = False
             for agent in tuple(self._uploads):
                 self._take_back(self._uploads.pop(agent))
             self._refused = 0
@@ -559,6 +583,7 @@ class RewardServer:
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write the state to a file, whole or not at all; the file before is kept as ``<path>.previous``."""
         state.save(self, self._path("save", path))
+        self._new = False
 
     def load(self, path: str | os.PathLike[str] | None = None) -> None:
         """Go on from a file that :meth:`save` wrote; from its previous version where it is damaged.

@@ -126,7 +126,7 @@ void Checks::per_agent(const char* name, const Tensor& t, const std::optional<Si
   if (!good || t.size(0) == 0) {
     fail(std::string(name) + (segments ? " of shape (N, " + std::to_string(segments->size()) +
                                              "), one column per segment"
-                                       : " of shape (N,)"),
+                                       : " of shape (N,) without segments="),
          shape_of(t));
   }
 }

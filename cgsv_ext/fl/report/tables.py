@@ -62,7 +62,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     """What was expected before these runs, and what they show."""
     rows = [[c.expected, c.found, "yes" if c.met else "no"] for c in claims if c.met is not None]
     missing = sum(c.met is None for c in claims)
-    note = f"For {missing} more the runs are not there." if missing else ""
+    note = f"{missing} more expectations are of runs that are not here." if missing else ""
     return Table("Expected, fixed before these seeds were run", ["expected", "found", "met"], rows, note)
 
 
