@@ -253,7 +253,7 @@ STEPS: dict[str, Callable[[Inputs], Iterator[Runner]]] = {
     "peers": _peers,
 }
 
-CNN, MILLION, LARGE, TALL, PAIR, MANY, RAGGED = (
+CNN, MILLION, LARGE, TALL, PAIR, MANY, RAGGED, EVEN = (
     Size(10, 104_242),
     Size(10, 1_000_000),
     Size(10, 100_000_000),
@@ -261,6 +261,7 @@ CNN, MILLION, LARGE, TALL, PAIR, MANY, RAGGED = (
     Size(2, 1_000_000_000),
     Size(1000, 10_000_000),
     Size(10, 99_999_989),
+    Size(10, 99_999_990),  # rows of halves begin at every multiple of 4 bytes
 )
 BF16 = torch.bfloat16
 
@@ -273,6 +274,7 @@ CASES = [
     Case("10x100M-bf16", "reward_step", LARGE, BF16),
     Case("ragged", "reward_step", RAGGED),
     Case("1000x10M-bf16", "reward_step", MANY, BF16),
+    Case("ragged-bf16", "reward_step", EVEN, BF16),
     Case("adversarial-10x100M", "adversarial", LARGE, base="random"),
     Case("adversarial-10x1M", "adversarial", MILLION, base="random"),
     Case("ops-10x1M", "ops", MILLION, base="norms"),
