@@ -109,6 +109,27 @@ void crowded() {
   for (int k : {1, 6}) against_sort(inputs[size_t(k)], spread(d, n), {d}, {one_way()});
 }
 
+// Quotas that end in 20 bins, among blocks whose entries are all in the first 16.
+template <class A>
+void many_bins() {
+  const int64_t d = 128 * 2048, bins = 20, usual = 16;
+  std::mt19937_64 engine(1);
+  std::uniform_real_distribution<double> uniform;
+  std::vector<A> u;
+  std::vector<int64_t> counts(bins), quotas;
+  for (int64_t j = 0; j < d; ++j) {
+    const int64_t bin = j % (j < d - 2048 ? usual : bins);
+    u.push_back(A(std::exp2(-double(bin)) * (1 + uniform(engine) / 256)));
+    ++counts[bin];
+  }
+  int64_t before = 0;
+  for (int64_t count : counts) {
+    quotas.push_back(before + count / 2);
+    before += count;
+  }
+  against_sort(u, quotas, {d}, two_ways());
+}
+
 // Too many candidates to collect at once: the passes that narrow them down, in many threads.
 template <class A>
 void large() {
@@ -135,6 +156,10 @@ void run() {
   small<double>();
   crowded<float>();
   crowded<double>();
+  if (!simulated) {  // about the CPU's way to find a block's candidates
+    many_bins<float>();
+    many_bins<double>();
+  }
   large<float>();
   large<double>();
 }

@@ -25,8 +25,11 @@ void for_each_block(const A* u, const Chunks& chunks, const Threads& threads, in
   });
 }
 
-// Distinct prefixes (keys >> shift), descending; beyond max_prefixes each must include the whole first
-// digit. Entries are far or not, as in kernels.h.
+// Local indices of a block's entries; the last is room for one that is written and not counted.
+using Hits = uint32_t[block_size + 1];
+
+// Distinct prefixes (keys >> shift), descending; where there are many, each must include the whole first
+// digit. The entries are far or not (kernels.h).
 template <class A>
 class Finder {
  public:
@@ -38,13 +41,18 @@ class Finder {
     for (size_t b = prefixes_.size(); b-- > 0;) first_[digit(prefixes_[b] << shift)] = int32_t(b);
   }
 
-  // Local indices of the entries of a block that may be under a prefix.
-  int64_t hits(const A* u, int64_t count, uint32_t* out) const {
-    if (few()) {
-      return kernels().on<A>().match(u, count, shift_, prefixes_.data(), int(prefixes_.size()), out,
-                                     far_);
-    }
+  // How many entries of a block may be under a prefix, and which.
+  int64_t hits(const A* u, int64_t count, Hits& out) const {
     int64_t found = 0;
+    if (few()) {
+      const int n = int(prefixes_.size());
+      for (int b = 0; b < n; b += max_prefixes) {
+        found +=
+            kernels().on<A>().match(u, count, shift_, prefixes_.data() + b,
+                                    std::min(max_prefixes, n - b), out + found, far_ && b == 0);
+      }
+      return found;
+    }
     for (int64_t j = 0; j < count; ++j) {
       out[found] = uint32_t(j);
       found += first_[digit(key_of(u[j]))] >= 0;
@@ -52,7 +60,7 @@ class Finder {
     return found;
   }
 
-  // Index of the prefix of a key that `hits` passed; -1 if none, possible only beyond max_prefixes.
+  // Index of the prefix of a key that `hits` passed; -1 if none, possible only where there are many.
   int64_t bin(Key<A> key) const {
     const Key<A> prefix = key >> shift_;
     if (few()) {  // certainly in one
@@ -68,7 +76,8 @@ class Finder {
   }
 
  private:
-  bool few() const { return prefixes_.size() <= max_prefixes; }
+  // For more, one look-up an entry takes less than comparisons with all.
+  bool few() const { return prefixes_.size() <= 2 * max_prefixes; }
   static size_t digit(Key<A> key) { return size_t(key >> (KeyOf<A>::bits - first_digit_bits)); }
 
   int shift_;

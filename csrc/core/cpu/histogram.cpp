@@ -78,7 +78,7 @@ class Counter {
     for_each_block(u, chunks, threads, int(tables.size()),
                    [&](const A* u, int64_t count, int64_t, int64_t, int slot) {
                      int64_t* const table = tables[slot].data();
-                     uint32_t hits[block_size];
+                     Hits hits;
                      const int64_t found = finder.hits(u, count, hits);
                      for (int64_t h = 0; h < found; ++h) {
                        const Key<A> key = key_of(u[hits[h]]);

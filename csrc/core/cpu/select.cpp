@@ -199,7 +199,7 @@ class Selector {
       batch.count = 0;
     };
     for_each_block([&](const A* u, int64_t count, int64_t first, int64_t, int slot) {
-      uint32_t hits[block_size];
+      Hits hits;
       const int64_t found = finder.hits(u, count, hits);
       for (int64_t h = 0; h < found; ++h) {
         const Key<A> key = key_of(u[hits[h]]);
@@ -278,7 +278,7 @@ class Selector {
     const Finder<A> finder = finder_of(bins, shift_);
     std::vector<int64_t> counts(chunks_.count * n);
     for_each_block([&](const A* u, int64_t count, int64_t, int64_t c, int) {
-      uint32_t hits[block_size];
+      Hits hits;
       const int64_t found = finder.hits(u, count, hits);
       for (int64_t h = 0; h < found; ++h) {
         const int64_t b = finder.bin(key_of(u[hits[h]]));
@@ -331,7 +331,7 @@ class Selector {
     std::vector<std::vector<int64_t>> tables(slots_);
     for (auto& table : tables) table.resize(bins.size() * radix);
     for_each_block([&](const A* u, int64_t count, int64_t, int64_t, int slot) {
-      uint32_t hits[block_size];
+      Hits hits;
       const int64_t found = finder.hits(u, count, hits);
       std::vector<int64_t>& table = tables[slot];
       for (int64_t h = 0; h < found; ++h) {
